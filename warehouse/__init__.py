@@ -1,0 +1,47 @@
+"""SQL analytics for trained convolution filters.
+
+>>> import warehouse
+>>> warehouse.ingest("dataset.h5", "cnn.warehouse")            # doctest: +SKIP
+>>> with warehouse.open("cnn.warehouse") as wh:                # doctest: +SKIP
+...     wh.sql("from drift(task)").pl()
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from warehouse.errors import CatalogError, LakeError, QueryError, SourceError, WarehouseError
+from warehouse.ingest import Summary, ingest
+from warehouse.sample import write_sample
+from warehouse.session import Warehouse
+from warehouse.version import __version__
+
+__all__ = [
+    "CatalogError",
+    "LakeError",
+    "QueryError",
+    "SourceError",
+    "Summary",
+    "Warehouse",
+    "WarehouseError",
+    "__version__",
+    "ingest",
+    "open",
+    "write_sample",
+]
+
+
+def open(path: str | Path) -> Warehouse:
+    """Open a warehouse for reading, with the UDFs registered; a context manager.
+
+    Parameters
+    ----------
+    path
+        The warehouse's folder.
+
+    Raises
+    ------
+    LakeError
+        No warehouse is there, or it cannot be opened.
+    """
+    return Warehouse(path)

@@ -1,0 +1,105 @@
+"""Builds ``warehouse.duckdb``: the tables, views and macros of ``sql/`` over the files of the lake.
+
+Gets the list of files; hands on a database that the plain DuckDB shell can use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+
+from warehouse import sqlfiles
+from warehouse.errors import CatalogError
+from warehouse.lake import LakeFile
+from warehouse.sqlfiles import LAKE_PREFIX, SqlObject
+
+STORAGE_VERSION = "v1.2.0"
+"""The oldest format that holds everything: shells are often older than the library that made a file."""
+MEMORY_LIMIT = "384MB"
+
+_LAKE_NAME = re.compile(rf"\b{LAKE_PREFIX}(\w+)")
+
+
+def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
+    """Create the database of a warehouse.
+
+    Parameters
+    ----------
+    database
+        The file to create.
+    folder
+        The warehouse's folder: the files' paths start there.
+    files
+        All files of the lake that belong to the warehouse.
+
+    Raises
+    ------
+    CatalogError
+        An SQL file that DuckDB refuses, by its name and with DuckDB's message.
+    """
+    files = sorted(files, key=lambda file: file.path)
+    objects = sqlfiles.load("tables", "views", "macros")
+    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "file_search_path": search_path(folder)}) as con:
+        con.execute(f"attach {text_literal(str(database))} as warehouse (storage_version '{STORAGE_VERSION}')")
+        con.execute("use warehouse")
+        paths = {name: [file.path for file in files if file.name == name] for name in {f.name for f in files}}
+        for item in objects:
+            create(con, item, paths)
+        con.executemany(
+            "insert into files values (?, ?, ?, ?, ?)",
+            [(file.name, file.path, file.n_rows, file.bytes, file.sha256) for file in files],
+        )
+        con.executemany("insert into help values (?, ?, ?, ?, ?, ?)", [help_row(item) for item in objects])
+        con.execute("checkpoint warehouse")
+        con.execute("use memory")
+        con.execute("detach warehouse")
+
+
+def create(
+    con: duckdb.DuckDBPyConnection,
+    item: SqlObject,
+    paths: Mapping[str, Sequence[str]],
+    *,
+    temporary: bool = False,
+) -> None:
+    """Run an object's ``create`` statement and make its header its comment."""
+    statement = _LAKE_NAME.sub(lambda match: _scan(paths[match[1]]), item.statement)
+    if temporary:
+        statement = statement.replace("create", "create temp", 1)
+    try:
+        con.execute(statement)
+        con.execute(f"comment on {item.comment_target} {item.name} is {text_literal(item.comment)}")
+    except duckdb.Error as error:
+        raise CatalogError(f"sql/**/{item.name}.sql: {error}") from error
+
+
+def help_row(item: SqlObject) -> tuple[str | None, ...]:
+    """A row of ``help``: name, kind, purpose, parameters, columns, example."""
+    return (
+        item.name,
+        item.kind,
+        *(item.header.get(key) for key in ("purpose", "parameters", "columns", "example")),
+    )
+
+
+def _scan(paths: Sequence[str]) -> str:
+    """SQL that reads these files; they are listed, for a pattern would also find leftovers."""
+    listed = ", ".join(text_literal(path) for path in paths)
+    hive = "true, hive_types = {'model_id': integer}" if "model_id=" in listed else "false"
+    return f"read_parquet([{listed}], hive_partitioning = {hive})"
+
+
+def text_literal(text: str) -> str:
+    """Text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def search_path(folder: Path) -> str:
+    """``file_search_path`` for a folder; DuckDB splits the setting at commas and knows no way to quote one."""
+    absolute = str(folder.absolute())
+    if "," in absolute:
+        raise CatalogError(f"{absolute}: DuckDB cannot search a folder with a comma in its path; rename or link it")
+    return absolute

@@ -1,0 +1,233 @@
+"""The command line: thin, results on stdout, all else on stderr.
+
+Exit status 0, 1 (a ``WarehouseError``, one clear line) or 2 (usage).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Annotated, Literal
+
+import duckdb
+import typer
+from rich.console import Console
+
+from warehouse import catalog, demo, output
+from warehouse.errors import QueryError, WarehouseError, duckdb_message
+from warehouse.ingest import Summary
+from warehouse.ingest import ingest as run_ingest
+from warehouse.lake import DATABASE
+from warehouse.maintenance import vacuum as run_vacuum
+from warehouse.progress import bar, bytes_text
+from warehouse.sample import write_sample
+from warehouse.session import Warehouse, connect, did_you_mean
+from warehouse.version import __version__
+
+Layout = Literal["v1", "v0.1", "lens"]
+
+app = typer.Typer(
+    name="warehouse",
+    help="A SQL analytics warehouse for trained convolution filters.",
+    epilog="Begin with: warehouse demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+INFO = (
+    (
+        "Contents",
+        "select * exclude grp, (select sum(n_unclaimed) from sources) as n_unclaimed from groups('all')",
+    ),
+    ("Source", "from sources"),
+    (
+        "Lake",
+        "select name, count(*) as files, sum(n_rows) as rows, sum(bytes) as bytes from files group by name order by 1",
+    ),
+    ("Basis", "select component, explained_variance_ratio, loading from basis"),
+)
+"""Titles and queries of ``warehouse info``."""
+
+WarehousePath = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of the warehouse.")]
+OutputFormat = Literal["table", "csv", "json", "parquet"]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"warehouse {__version__}, duckdb {duckdb.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: warehouse ingest dataset.h5 cnn.warehouse")
+def ingest(
+    source: Annotated[Path, typer.Argument(help="dataset.h5 or dataset.h5.xz")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder to make.")],
+    replace: Annotated[bool, typer.Option(help="Replace the warehouse that is there.")] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option(help="Keep layers with NaN or infinite weights, with NULL statistics.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+) -> None:
+    """Make a warehouse of a dataset file."""
+    with bar(errors) as progress:
+        summary = run_ingest(
+            source, path, replace=replace, allow_nonfinite=allow_nonfinite, threads=threads, progress=progress
+        )
+    _report(summary)
+
+
+def _report(summary: Summary) -> None:
+    lines = [
+        f"{summary.path}: {summary.filters:,} filters, {summary.layers:,} layers, {summary.models:,} models",
+        f"{summary.seconds:.1f} s, {summary.filters_per_second:,.0f} filters/s, {bytes_text(summary.bytes)}",
+    ]
+    if summary.unclaimed_filters:
+        lines.append(f"{summary.unclaimed_filters:,} filters belong to no layer; they are kept with layer_id NULL")
+    if summary.nonfinite_layers:
+        lines.append(f"{summary.nonfinite_layers:,} layers have NaN or infinite weights; their statistics are NULL")
+    if summary.leftover_bytes:
+        lines.append(
+            f"{bytes_text(summary.leftover_bytes)} of files that no longer belong to it are left for its readers; "
+            f"free them with: warehouse vacuum {summary.path}"
+        )
+    for line in lines:
+        errors.print(line, markup=False)
+
+
+@app.command(epilog="Example: warehouse query cnn.warehouse 'from drift(task)' --format csv -o drift.csv")
+def query(
+    path: WarehousePath,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="The question; - reads it from standard input.")],
+    format_: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="By default what the file's name says, and else a table."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a table to show.")] = 200,
+) -> None:
+    """Ask a question in SQL."""
+    text = sys.stdin.read() if sql == "-" else sql
+    with Warehouse(path) as warehouse:
+        output.write(warehouse.sql(text), format_, file, max_rows=max_rows)
+
+
+@app.command(
+    epilog="Example: warehouse shell cnn.warehouse",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def shell(context: typer.Context, path: WarehousePath) -> None:
+    """Open the DuckDB shell, read-only; further arguments are passed on to it."""
+    connect(path).close()
+    program = shutil.which("duckdb", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
+    if program is None:
+        raise WarehouseError(
+            "the DuckDB shell `duckdb` is not installed; get it with `pip install duckdb-cli`, "
+            "or ask with `warehouse query`"
+        )
+    setting = f"set file_search_path = {catalog.text_literal(catalog.search_path(path))}"
+    command = [program, "-readonly", "-cmd", setting, str(path / DATABASE), *context.args]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own shell
+
+
+@app.command(epilog="Example: warehouse info cnn.warehouse")
+def info(path: WarehousePath) -> None:
+    """Show what a warehouse holds: counts, sizes, source, basis, versions."""
+    with Warehouse(path) as warehouse:
+        for title, question in INFO:
+            output.heading(title)
+            output.write(warehouse.sql(question), "table", None)
+
+
+@app.command("help", epilog="Example: warehouse help cnn.warehouse drift")
+def help_(
+    path: WarehousePath,
+    name: Annotated[str | None, typer.Argument(help="A table, view, macro or function.")] = None,
+) -> None:
+    """List what can be asked, or describe one object."""
+    with Warehouse(path) as warehouse:
+        if name is None:
+            output.write(warehouse.sql("select name, kind, purpose from help order by kind, name"), "table", None)
+            return
+        described = {row["name"]: row for row in warehouse.sql("from help").pl().to_dicts()}
+        if name not in described:
+            raise QueryError(f"nothing is called {name!r}{did_you_mean(name, set(described))}")
+        for column, value in described[name].items():
+            if value is not None:
+                typer.echo(f"{column}: {value}")
+
+
+@app.command(epilog="Example: warehouse sample sample.h5 --filters 300000")
+def sample(
+    path: Annotated[Path, typer.Argument(metavar="OUT.h5", help="The file to make.")],
+    filters: Annotated[int, typer.Option(min=1)] = 300_000,
+    layers: Annotated[int, typer.Option(min=1)] = 400,
+    models: Annotated[int, typer.Option(min=1)] = 40,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    layout: Annotated[Layout, typer.Option(help="Whose file to imitate.")] = "v1",
+) -> None:
+    """Make a synthetic dataset in the genuine layout."""
+    with bar(errors) as progress:
+        write_sample(
+            path,
+            filters=filters,
+            layers=layers,
+            models=models,
+            seed=seed,
+            layout=layout,
+            progress=None if progress is None else lambda done, total: progress("generating", done, total),
+        )
+    errors.print(f"{path}: {filters:,} synthetic filters, {layers:,} layers, {models:,} models", markup=False)
+
+
+@app.command("demo", epilog="Example: warehouse demo")
+def demo_(
+    folder: Annotated[Path, typer.Argument(help="Where to put the sample and its warehouse.")] = Path("warehouse-demo"),
+) -> None:
+    """Make a sample, ingest it and show what can be asked."""
+    with bar(errors) as progress:
+        summary = demo.prepare(folder, progress)
+    _report(summary)
+    with Warehouse(summary.path) as warehouse:
+        for title, question in demo.QUESTIONS:
+            output.heading(title, question)
+            output.write(warehouse.sql(question), "table", None)
+    typer.echo(demo.next_steps(summary.path))
+
+
+@app.command(epilog="Example: warehouse vacuum cnn.warehouse")
+def vacuum(path: WarehousePath) -> None:
+    """Remove files that no longer belong to a warehouse."""
+    n, n_bytes = run_vacuum(path)
+    errors.print(f"{path}: removed {n:,} files, {bytes_text(n_bytes)}", markup=False)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except WarehouseError as error:
+        errors.print(f"error: {error}", markup=False)
+        sys.exit(1)
+    except duckdb.Error as error:
+        errors.print(f"error: {duckdb_message(error)}", markup=False)
+        sys.exit(1)
+    except BrokenPipeError:
+        # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,32 @@
+"""The errors that users see: one base, a few kinds, each a single clear line.
+
+A message says what was found, where (file, dataset, row) and what to do about it. The command line prints
+it without a traceback and exits with status 1.
+"""
+
+import duckdb
+
+
+class WarehouseError(Exception):
+    """Anything that a user can put right; the base of the kinds below."""
+
+
+class SourceError(WarehouseError):
+    """A dataset file that cannot be read as one."""
+
+
+class LakeError(WarehouseError):
+    """A folder that cannot be written, locked or read as a warehouse."""
+
+
+class CatalogError(WarehouseError):
+    """A ``warehouse.duckdb`` that cannot be built or opened, or an SQL file that cannot be loaded."""
+
+
+class QueryError(WarehouseError):
+    """A query that DuckDB rejects, or a name that the warehouse does not have."""
+
+
+def duckdb_message(error: duckdb.Error) -> str:
+    """What DuckDB says of an error, without the Python stack that it appends to those of a UDF."""
+    return str(error).split("\n\nAt:")[0].split("\nTraceback")[0].rstrip()

@@ -1,0 +1,88 @@
+"""Look into an HDF5 file that nobody vouches for: its own data only, sizes within reason, no pickle run.
+
+Gets groups and names, and hands on datasets, arrays and the attributes that PyTables wrote.
+"""
+
+from typing import Any
+
+import h5py
+import numpy as np
+
+from warehouse.errors import SourceError
+from warehouse.unpickle import loads
+
+MAX_BYTES = 1 << 31
+"""The most that one dataset of the meta frame may occupy; real ones take a few megabytes."""
+
+
+def member(group: h5py.Group, name: str) -> Any:
+    """Return the member of a group, or ``None`` if there is none.
+
+    Raises
+    ------
+    SourceError
+        If the member is a soft or external link, which can lead out of the file.
+    """
+    # The low level asks for the link itself, where `in` and `get` follow it to see whether it leads anywhere.
+    links, key = group.id.links, name.encode()
+    if "/" in name or not links.exists(key):
+        return None
+    if links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise SourceError(f"{place(group, name)} is a soft or external link; copy the data itself (h5copy)")
+    return group[name]
+
+
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset whose data lies in this file.
+
+    Raises
+    ------
+    SourceError
+        If it is missing, not a dataset, a link, or stored in other files.
+    """
+    found = member(group, name)
+    if found is None:
+        raise SourceError(f"{place(group, name)} is missing; the file is damaged or of another kind")
+    if not isinstance(found, h5py.Dataset):
+        raise SourceError(f"{place(group, name)} is not a dataset; the file is damaged or of another kind")
+    if found.external or found.is_virtual:
+        raise SourceError(f"{found.name} keeps its data in other files; store it in this one (h5repack)")
+    return found
+
+
+def array(source: h5py.Dataset) -> np.ndarray:
+    """Read all of a small dataset, PyTables' bit fields as booleans.
+
+    Raises
+    ------
+    SourceError
+        If the dataset is empty or larger than `MAX_BYTES`.
+    """
+    if source.size is None or source.size * source.dtype.itemsize > MAX_BYTES:
+        raise SourceError(f"{source.name} is empty or larger than {MAX_BYTES:,} bytes: not a table of layers")
+    values = np.asarray(source[()])
+    return values.astype(bool) if source.id.get_type().get_class() == h5py.h5t.BITFIELD else values
+
+
+def attribute(node: h5py.Group | h5py.Dataset, name: str) -> object:
+    """Return an attribute that PyTables wrote, or ``None`` if there is none.
+
+    Text comes as ``str``, numbers as Python's. PyTables stores everything else as a pickle, which like
+    PyTables itself this recognises by the last byte, a full stop.
+
+    Raises
+    ------
+    SourceError
+        If the attribute is a pickle of anything but plain values.
+    """
+    value = node.attrs.get(name)
+    if isinstance(value, h5py.Empty):
+        return ""
+    if isinstance(value, bytes):
+        return loads(bytes(value)) if value.endswith(b".") else value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def place(group: h5py.Group, name: str) -> str:
+    """Return the path of a member inside the file."""
+    return f"{group.name.rstrip('/')}/{name}"

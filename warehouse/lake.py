@@ -1,0 +1,270 @@
+"""The lake: immutable Parquet files with unique names, the list of those that belong together, and the lock.
+
+Gets blocks of filters and Arrow tables; hands on the list of written files. Nothing here decides what a
+warehouse consists of: only the commit of ``warehouse.duckdb``, which names the files, does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from warehouse.errors import LakeError
+from warehouse.plan import Run
+
+DATABASE = "warehouse.duckdb"
+LOCK = ".lock"
+WEIGHTS = tuple(f"w{i}" for i in range(9))
+FILTER_SCHEMA = pa.schema(
+    [
+        pa.field("filter_id", pa.int64(), nullable=False),
+        pa.field("layer_id", pa.int32()),
+        *(pa.field(name, pa.float32(), nullable=False) for name in WEIGHTS),
+    ]
+)
+TABLE_OPTIONS = {"compression": "zstd"}
+# weights hardly compress but for their sign and exponent, which byte-stream-split puts next to each other;
+# lz4 costs 3 % of space against zstd and half the time
+FILTER_OPTIONS = {
+    "compression": "lz4",
+    "use_dictionary": ["layer_id"],
+    "column_encoding": {"filter_id": "DELTA_BINARY_PACKED", **dict.fromkeys(WEIGHTS, "BYTE_STREAM_SPLIT")},
+    "write_statistics": ["filter_id", "layer_id"],
+}
+NO_MODEL = "__HIVE_DEFAULT_PARTITION__"
+"""What hive partitions call NULL."""
+
+
+@dataclass(frozen=True)
+class LakeFile:
+    """A finished Parquet file: what it holds a part of, its path from the warehouse's folder, size and checksum."""
+
+    name: str
+    path: str
+    n_rows: int
+    bytes: int
+    sha256: str
+
+
+class _HashingFile:
+    """A file for Arrow to write to, that sums up its bytes and their SHA-256."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.bytes += self._file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def close(self) -> None:
+        """Leave the file open: its owner syncs and closes it."""
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+class FilterFile:
+    """A finished file of filters, to be read by one thread.
+
+    Parameters
+    ----------
+    path
+        The Parquet file.
+    start
+        ``filter_id`` of its first row; the ids have no gaps.
+    """
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._file = pq.ParquetFile(path)
+        sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._edges = start + np.concatenate([[0], np.cumsum(sizes)])
+        self._cached: tuple[int, NDArray[np.float32]] = (-1, np.empty((9, 0), np.float32))
+
+    def __enter__(self) -> FilterFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Weights ``(9, stop - start) float32`` of filters ``start`` to ``stop``."""
+        first = int(np.searchsorted(self._edges, start, side="right")) - 1
+        last = int(np.searchsorted(self._edges, stop, side="left"))
+        parts = []
+        for group in range(first, last):
+            low, high = int(self._edges[group]), int(self._edges[group + 1])
+            parts.append(self._row_group(group)[:, max(start, low) - low : min(stop, high) - low])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _row_group(self, group: int) -> NDArray[np.float32]:
+        if self._cached[0] != group:
+            table = self._file.read_row_group(group, columns=list(WEIGHTS), use_threads=False)
+            weights = np.empty((9, table.num_rows), dtype=np.float32)
+            for i, column in enumerate(table.columns):
+                weights[i] = column.to_numpy()
+            self._cached = (group, weights)
+        return self._cached[1]
+
+
+class FilterWriter:
+    """Writes the filters of one segment, a chunk at a time."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+
+    def write(self, weights: NDArray[np.float32], runs: Sequence[Run]) -> None:
+        """Append ``weights (9, n)`` of runs that lie next to each other, as one row group."""
+        ids = np.arange(runs[0].start, runs[-1].stop, dtype=np.int64)
+        layers = np.repeat([-1 if run.layer_id is None else run.layer_id for run in runs], [run.n for run in runs])
+        columns = [pa.array(ids), pa.array(layers.astype(np.int32), mask=layers < 0), *map(pa.array, weights)]
+        self._writer.write_table(pa.table(columns, schema=FILTER_SCHEMA))
+
+
+class Lake:
+    """Writes files into the folder of a warehouse and keeps their list; safe to use from many threads.
+
+    Attributes
+    ----------
+    folder
+        The warehouse's folder.
+    files
+        What was written, in no particular order.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[LakeFile] = []
+        self._begun: list[Path] = []
+        self._guard = threading.Lock()
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a table as one file of ``name``."""
+        self.write_batches(name, table.schema, iter([table]))
+
+    def write_batches(self, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+        """Write tables, one after the other, as one file of ``name``."""
+        with (
+            self._new_file(name, f"lake/{name}") as (_, sink),
+            _parquet(sink, schema, TABLE_OPTIONS) as writer,
+        ):
+            for table in tables:
+                writer.write_table(table)
+
+    @contextlib.contextmanager
+    def write_filters(self, model_id: int | None) -> Iterator[tuple[Path, FilterWriter]]:
+        """Open a new file for filters of a model; complete when the context ends."""
+        folder = f"lake/filters/model_id={NO_MODEL if model_id is None else model_id}"
+        with (
+            self._new_file("filters", folder) as (path, sink),
+            _parquet(sink, FILTER_SCHEMA, FILTER_OPTIONS) as writer,
+        ):
+            yield path, FilterWriter(writer)
+
+    @contextlib.contextmanager
+    def _new_file(self, name: str, folder: str) -> Iterator[tuple[Path, _HashingFile]]:
+        relative = f"{folder}/{uuid.uuid4().hex}.parquet"
+        path = self.folder / relative
+        with self._guard:
+            self._begun.append(path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                sink = _HashingFile(file)
+                yield path, sink
+                file.flush()
+                os.fsync(file.fileno())
+            n_rows = pq.read_metadata(path).num_rows
+        with self._guard:
+            self.files.append(LakeFile(name, relative, n_rows, sink.bytes, sink.sha256))
+
+    def discard(self) -> None:
+        """Remove everything written, finished or not, and the folders then empty."""
+        for path in self._begun:
+            path.unlink(missing_ok=True)
+        remove_empty_folders(self.folder)
+
+
+def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
+    """Files below ``folder/lake``, and databases never finished, that are not among the paths ``named``."""
+    keep = {folder / path for path in named}
+    found = [path for path in (folder / "lake").rglob("*") if path.is_file() and path not in keep]
+    return sorted([*found, *folder.glob(f"{DATABASE}.*.tmp")])
+
+
+def remove_empty_folders(folder: Path) -> None:
+    """Remove the empty folders of the lake."""
+    for path, _, _ in os.walk(folder / "lake", topdown=False):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
+
+@contextlib.contextmanager
+def _parquet(sink: _HashingFile, schema: pa.Schema, options: Mapping[str, object]) -> Iterator[pq.ParquetWriter]:
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a failing disk into a ``LakeError`` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else os.strerror(error.errno or 0)
+        raise LakeError(f"cannot write {path}: {reason}; nothing was changed") from error
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the right to write into ``folder``; the system frees it if the process dies."""
+    with disk_errors(folder / LOCK):
+        file = (folder / LOCK).open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise LakeError(
+                f"{folder} is being written by another process (process id {file.read().strip() or 'unknown'}); "
+                "wait for it to end"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

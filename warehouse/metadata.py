@@ -1,0 +1,404 @@
+"""From the source's frame of layers to typed tables of models, layers, operators, kernels and data sets.
+
+Gets a ``MetaFrame`` and the number of filters; hands on Arrow tables as they go into the lake. Labels are fixed
+and families derived by ``sql/staging/models.sql``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from warehouse import sqlfiles
+from warehouse.errors import SourceError
+from warehouse.frames import MetaFrame
+from warehouse.onnx_operators import ONNX_OPERATORS
+
+MISSING_TEXT = frozenset({"", "?", "nan"})
+"""Texts that mean NULL."""
+
+TEXT, INTEGER, NUMBER, BOOLEAN = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+MODEL_COLUMNS: dict[str, tuple[tuple[str, ...], pa.DataType]] = {
+    "model": (("model",), TEXT),
+    "name": (("Name",), TEXT),
+    "task": (("Task",), TEXT),
+    "visual_category": (("Visual Category", "Datatype"), TEXT),
+    "training_dataset": (("Training-Dataset",), TEXT),
+    "producer": (("producer",), TEXT),
+    "op_set": (("op_set",), INTEGER),
+    "depth": (("depth",), INTEGER),
+    "paper": (("Paper",), TEXT),
+    "accessible": (("Accessible",), TEXT),
+    "dataset_url": (("Dataset URL",), TEXT),
+    "total_filters": (("total_filters",), INTEGER),
+    "share_3x3": (("3x3_filter_share",), NUMBER),
+}
+"""Columns that every warehouse's ``models`` has: the source's names for them and their type."""
+
+PRETRAINING = "Pretraining-Dataset"
+"""A comma-separated list in CNN Filter DB, a boolean in the robustness data set."""
+
+KNOWN_TYPES = {"Robust": BOOLEAN, "Clean Accuracy": NUMBER, "Robust Accuracy": NUMBER}
+"""Types of further columns that their values may not show, as when all are missing."""
+
+LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
+"""Whole numbers that vary within a model and that every warehouse's ``layers`` has."""
+
+RESERVED = ("axis", "keep", "filter_id", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8")
+"""Names that a source's column may not take: parameters of the macros and columns of ``filters``."""
+
+_KERNEL = re.compile(r"\((\d+), ?(\d+)\) filters")
+_LIST = re.compile(r"\s*\[\s*\d+(\s*,\s*\d+)*\s*\]\s*")
+_RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The tables ``models``, ``layers``, ``model_operators``, ``model_kernels`` and ``model_datasets``."""
+
+    models: pa.Table
+    layers: pa.Table
+    model_operators: pa.Table
+    model_kernels: pa.Table
+    model_datasets: pa.Table
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A source column, converted: ``values`` are Python values, None where missing."""
+
+    source: str
+    values: list[Any]
+    type: pa.DataType
+
+
+class _Rows:
+    """The rows of the frame in the order of their filters, and the models that they belong to."""
+
+    def __init__(self, frame: MetaFrame, n_filters: int) -> None:
+        first, last = _filter_ranges(frame.columns["filter_ids"], n_filters)
+        self.order = np.argsort(first, kind="stable")
+        self.first, self.n = first[self.order], (last - first + 1)[self.order]
+        ids = _convert("model_id", frame.index["model_id"], INTEGER)
+        for row, value in enumerate(ids):
+            if value is None or not -(2**31) <= value < 2**31:
+                found = frame.index["model_id"][row]
+                raise SourceError(f"/meta, row {row}: model_id is {found!r}, expected a whole number of 32 bits")
+        self.model_id = [ids[row] for row in self.order]
+        _refuse_overlaps(self.first, self.n, self.order, self.model_id)
+        by_model: dict[int, list[int]] = {}
+        for position, model in enumerate(self.model_id):
+            by_model.setdefault(model, []).append(position)
+        self.by_model = dict(sorted(by_model.items()))
+
+    def column(self, source: str, values: np.ndarray, kind: pa.DataType | None = None) -> _Column:
+        """Convert a source column, its rows in the order of the filters."""
+        kind = kind or _inferred_type(values)
+        converted = _convert(source, values, kind)
+        return _Column(source, [converted[row] for row in self.order], kind)
+
+    def per_model(self, column: _Column) -> list[Any] | None:
+        """One value a model, or None where a model's layers differ."""
+        result = []
+        for positions in self.by_model.values():
+            value = column.values[positions[0]]
+            if any(column.values[position] != value for position in positions):
+                return None
+            result.append(value)
+        return result
+
+    def per_model_strictly(self, column: _Column) -> list[Any]:
+        """One value a model; two values are an error that names both."""
+        values = self.per_model(column)
+        if values is not None:
+            return values
+        for model, positions in self.by_model.items():
+            for position in positions[1:]:
+                one, other = column.values[positions[0]], column.values[position]
+                if one != other:
+                    raise SourceError(
+                        f"/meta, rows {self.order[positions[0]]} and {self.order[position]}: model_id {model} has two "
+                        f"values of {column.source!r}, {one!r} and {other!r}; give each model an id of its own"
+                    )
+        raise AssertionError("per_model found a difference")
+
+
+def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
+    """Make the tables of models and layers.
+
+    Parameters
+    ----------
+    frame
+        One row per layer.
+    n_filters
+        Filters in the source, the bound of the ids.
+
+    Returns
+    -------
+    Tables as they go into the lake; ``layers`` in the order of the filters, with ``layer_id`` from 0.
+
+    Raises
+    ------
+    SourceError
+        Ids malformed, reversed, out of range or overlapping; a model with two values of a model's column;
+        a value that is not of its column's type. It names the rows.
+    """
+    rows = _Rows(frame, n_filters)
+    columns = dict(frame.columns)
+    del columns["filter_ids"]
+    taken = set(RESERVED)
+
+    models: dict[str, pa.Array] = {"model_id": pa.array(list(rows.by_model), pa.int32())}
+    layers: dict[str, pa.Array] = _layer_columns(rows, frame, columns)
+    for name, (sources, kind) in MODEL_COLUMNS.items():
+        source = next((s for s in sources if s in columns), None)
+        if source is None:
+            models[name] = pa.nulls(len(rows.by_model), kind)
+            continue
+        values = columns.pop(source)
+        models[name] = pa.array(rows.per_model_strictly(rows.column(source, values, kind)), kind)
+        if name in ("task", "visual_category"):
+            models[f"raw_{name}"] = pa.array(_raw_text(rows, values), TEXT)
+    for name in ("raw_task", "raw_visual_category"):
+        models.setdefault(name, pa.nulls(len(rows.by_model), TEXT))
+    models |= _pretraining(rows, columns.pop(PRETRAINING, None))
+    models["architecture_family"] = pa.nulls(len(rows.by_model), TEXT)
+
+    operators = _pop(columns, lambda name: name in ONNX_OPERATORS)
+    kernels = _pop(columns, lambda name: _KERNEL.fullmatch(name) is not None)
+    taken |= models.keys() | layers.keys()
+    for source, values in columns.items():
+        column = rows.column(source, values, KNOWN_TYPES.get(source))
+        name = _unique(_snake_case(source), taken)
+        per_model = rows.per_model(column)
+        if per_model is None:
+            layers[name] = pa.array(column.values, column.type)
+        else:
+            models[name] = pa.array(per_model, column.type)
+
+    staging = duckdb.connect()
+    for item in (
+        sqlfiles.load_one("tables", "label_fixes"),
+        sqlfiles.load_one("tables", "architecture_patterns"),
+        sqlfiles.load_one("macros", "depth_decile"),
+    ):
+        staging.execute(item.statement)
+    staging.register("source_models", pa.table(models))
+    staging.register("source_layers", pa.table(layers))
+    fixed_models = staging.sql(sqlfiles.load_query("staging", "models")).to_arrow_table()
+    return Metadata(
+        fixed_models,
+        staging.sql(sqlfiles.load_query("staging", "layers")).to_arrow_table(),
+        _model_operators(rows, operators),
+        _model_kernels(rows, kernels),
+        _model_datasets(fixed_models),
+    )
+
+
+def _layer_columns(rows: _Rows, frame: MetaFrame, columns: dict[str, np.ndarray]) -> dict[str, pa.Array]:
+    """The columns that every ``layers`` has; those found are taken out of ``columns``."""
+    n = frame.n_rows
+
+    def optional(name: str, found: np.ndarray | None, kind: pa.DataType) -> pa.Array:
+        return pa.nulls(n, kind) if found is None else pa.array(rows.column(name, found, kind).values, kind)
+
+    return {
+        "layer_id": pa.array(range(n), pa.int32()),
+        "model_id": pa.array(rows.model_id, pa.int32()),
+        "conv_depth": optional("conv_depth", frame.index["conv_depth"], INTEGER),
+        "conv_depth_norm": optional("conv_depth_norm", frame.index.get("conv_depth_norm"), NUMBER),
+        "depth_decile": pa.nulls(n, pa.int8()),
+        "first_filter_id": pa.array(rows.first, INTEGER),
+        "n_filters": pa.array(rows.n, INTEGER),
+        **{name: optional(name, columns.pop(name, None), INTEGER) for name in LAYER_COLUMNS},
+        "source_layer_id": optional("layer_id", frame.index.get("layer_id"), INTEGER),
+    }
+
+
+def _pretraining(rows: _Rows, values: np.ndarray | None) -> dict[str, pa.Array]:
+    """``pretrained`` and ``pretraining_dataset`` from the source's one column, a list or a boolean."""
+    if values is None:
+        n = len(rows.by_model)
+        return {"pretrained": pa.nulls(n, BOOLEAN), "pretraining_dataset": pa.nulls(n, TEXT)}
+    if _inferred_type(values) == BOOLEAN:
+        flags = rows.per_model_strictly(rows.column(PRETRAINING, values, BOOLEAN))
+        names: list[str | None] = [None] * len(flags)
+    else:
+        names = rows.per_model_strictly(rows.column(PRETRAINING, values, TEXT))
+        flags = [name is not None for name in names]
+    return {"pretrained": pa.array(flags, BOOLEAN), "pretraining_dataset": pa.array(names, TEXT)}
+
+
+def _raw_text(rows: _Rows, values: np.ndarray) -> list[str | None]:
+    """A model's label exactly as the source has it."""
+    firsts = (values[rows.order[positions[0]]] for positions in rows.by_model.values())
+    return [None if _is_missing(value) else str(value) for value in firsts]
+
+
+def _pop(columns: dict[str, np.ndarray], chosen: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """Take the columns with a chosen name and numeric values out of ``columns``."""
+    names = [name for name, values in columns.items() if chosen(name) and values.dtype.kind in "iuf"]
+    return {name: columns.pop(name) for name in names}
+
+
+def _counts(rows: _Rows, columns: dict[str, np.ndarray]) -> Iterator[tuple[int, str, int]]:
+    """(model_id, column, count) for every count above zero."""
+    for name, values in columns.items():
+        counts = rows.per_model_strictly(rows.column(name, values, INTEGER))
+        for model, count in zip(rows.by_model, counts, strict=True):
+            if count:
+                yield model, name, count
+
+
+def _model_operators(rows: _Rows, columns: dict[str, np.ndarray]) -> pa.Table:
+    return _table(sorted(_counts(rows, columns)), {"model_id": pa.int32(), "operator": TEXT, "n": INTEGER})
+
+
+def _model_kernels(rows: _Rows, columns: dict[str, np.ndarray]) -> pa.Table:
+    found = []
+    for model, name, count in _counts(rows, columns):
+        size = _KERNEL.fullmatch(name)
+        assert size is not None  # noqa: S101 - the columns were chosen by this pattern
+        found.append((model, int(size[1]), int(size[2]), count))
+    schema = {"model_id": pa.int32(), "height": pa.int32(), "width": pa.int32(), "n_filters": INTEGER}
+    return _table(sorted(found), schema)
+
+
+def _model_datasets(models: pa.Table) -> pa.Table:
+    found = {
+        (model["model_id"], role, part.strip())
+        for model in models.select(["model_id", "training_dataset", "pretraining_dataset"]).to_pylist()
+        for role in ("training", "pretraining")
+        for part in (model[f"{role}_dataset"] or "").split(",")
+        if part.strip().lower() not in MISSING_TEXT
+    }
+    return _table(sorted(found), {"model_id": pa.int32(), "role": TEXT, "dataset": TEXT})
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: dict[str, pa.DataType]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table(
+        {name: pa.array(values, kind) for (name, kind), values in zip(schema.items(), columns, strict=True)}
+    )
+
+
+def _filter_ranges(ids: np.ndarray, n_filters: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last filter of each row of ``filter_ids``, both inclusive."""
+    bounds = np.empty((len(ids), 2), dtype=np.int64)
+    for row, value in enumerate(ids):
+        first, last = _filter_range(value, row)
+        if first > last:
+            raise SourceError(f"/meta, row {row}: filter_ids {value!r} runs backwards, expected start:end")
+        if first < 0 or last >= n_filters:
+            raise SourceError(
+                f"/meta, row {row}: filter_ids {value!r} is out of range, the file has filters 0:{n_filters - 1}"
+            )
+        bounds[row] = first, last
+    return bounds[:, 0], bounds[:, 1]
+
+
+def _filter_range(value: object, row: int) -> tuple[int, int]:
+    if isinstance(value, str) and (match := _RANGE.fullmatch(value)):
+        return int(match[1]), int(match[2])
+    if isinstance(value, str) and _LIST.fullmatch(value):
+        value = json.loads(value)
+    if isinstance(value, (list, tuple, np.ndarray)) and len(value):
+        ids = np.asarray(value)
+        if ids.dtype.kind in "iu" and ids.ndim == 1:
+            first, last = int(ids.min()), int(ids.max())
+            if last - first + 1 == len(ids) == len(np.unique(ids)):
+                return first, last
+            raise SourceError(f"/meta, row {row}: filter_ids lists ids with gaps or repeats, expected one run of ids")
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    raise SourceError(f"/meta, row {row}: filter_ids is {shown}, expected 'start:end' or a list of ids")
+
+
+def _refuse_overlaps(first: np.ndarray, n: np.ndarray, order: np.ndarray, model_id: list[int]) -> None:
+    ends = first + n
+    for i in np.flatnonzero(first[1:] < ends[:-1])[:1]:
+        raise SourceError(
+            f"/meta: the layers in rows {order[i]} (model {model_id[i]}) and {order[i + 1]} (model {model_id[i + 1]}) "
+            f"both claim filters {first[i + 1]}:{min(ends[i], ends[i + 1]) - 1}"
+        )
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))
+
+
+def _inferred_type(values: np.ndarray) -> pa.DataType:
+    """The type that holds all values of a column; text where there are none or they mix."""
+    if values.dtype.kind == "b":
+        return BOOLEAN
+    if values.dtype.kind in "iu":
+        return INTEGER
+    present: Iterable[Any] = [value for value in values.tolist() if not _is_missing(value)]
+    kinds = {type(value) for value in present}
+    if kinds == {bool}:
+        return BOOLEAN
+    if kinds and kinds <= {int, float}:
+        whole = all(isinstance(v, int) or (v.is_integer() and abs(v) < 2**53) for v in present)
+        return INTEGER if whole else NUMBER
+    return TEXT
+
+
+def _convert(source: str, values: np.ndarray, kind: pa.DataType) -> list[Any]:
+    """Python values of one type, None where missing."""
+    result: list[Any] = []
+    for row, value in enumerate(values.tolist()):
+        try:
+            result.append(_convert_one(value, kind))
+        except (ValueError, TypeError, OverflowError):
+            raise SourceError(f"/meta, row {row}: {source!r} is {value!r:.60}, expected {_expected(kind)}") from None
+    return result
+
+
+def _expected(kind: pa.DataType) -> str:
+    return {TEXT: "text", INTEGER: "a whole number", NUMBER: "a number", BOOLEAN: "true or false"}[kind]
+
+
+def _convert_one(value: Any, kind: pa.DataType) -> Any:
+    if _is_missing(value) or (isinstance(value, str) and value.strip().lower() in MISSING_TEXT):
+        return None
+    if kind == TEXT:
+        return str(value)
+    if kind == BOOLEAN:
+        if value not in (0, 1):
+            raise ValueError
+        return bool(value)
+    number = float(value)
+    if math.isinf(number):
+        return None
+    if kind == NUMBER:
+        return number
+    # not by way of `number`: a float holds whole numbers only up to 2**53
+    whole = int(value)
+    if whole != number or not -(2**63) <= whole < 2**63:
+        raise ValueError
+    return whole
+
+
+def _snake_case(name: str) -> str:
+    """``Clean Accuracy`` as ``clean_accuracy``."""
+    words = re.sub(r"[^0-9a-zA-Z]+", "_", name).strip("_").lower()
+    return words if words and not words[0].isdigit() else f"column_{words}".rstrip("_")
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """``name``, numbered if it is taken; marks it as taken."""
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate

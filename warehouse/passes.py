@@ -1,0 +1,136 @@
+"""The three passes over the filters of one segment; any worker can do any segment.
+
+The first reads the source, writes the segment's file and scans its layers. The second and third read that
+file. Each returns one partial result per run of the segment, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warehouse.errors import SourceError
+from warehouse.lake import FilterFile, Lake
+from warehouse.plan import Run, Segment
+from warehouse.source import Source
+from warehouse.statistics import BINS, SIZE, Basis, LayerDetail, LayerScan, histogram, orthogonality, peaks
+
+PANEL_BYTES = 32 << 20
+"""Memory for the output channels that orthogonality holds at a time."""
+
+Done = Callable[[int], None]
+"""Is told how many filters were worked off."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The bins of a histogram ``(9, 70)`` that are not empty: positions in it, flat, and counts."""
+
+    positions: NDArray[np.uint16]
+    n: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, histogram: NDArray[np.int64]) -> Counts:
+        """Keep what is not zero."""
+        flat = histogram.ravel()
+        positions = np.flatnonzero(flat)
+        return cls(positions.astype(np.uint16), flat[positions])
+
+
+def convert(
+    source: Source, lake: Lake, segment: Segment, done: Done, *, allow_nonfinite: bool
+) -> tuple[Path, list[LayerScan]]:
+    """Write the segment's filters as a file of the lake and scan its layers.
+
+    Raises
+    ------
+    SourceError
+        A NaN or infinite weight, unless these are allowed; names the filter and its layer.
+    """
+    scans = {run.layer_id: LayerScan() for run in segment.runs}
+    with lake.write_filters(segment.model_id) as (path, writer):
+        for chunk in segment.chunks():
+            start = chunk[0].start
+            weights = source.read(start, chunk[-1].stop)
+            for run in chunk:
+                block = weights[:, run.start - start : run.stop - start]
+                scan = LayerScan.of(block)
+                if scan.n_nonfinite and not allow_nonfinite:
+                    raise SourceError(_nonfinite(run, block))
+                scans[run.layer_id] = scans[run.layer_id].merge(scan)
+            writer.write(weights, chunk)
+            done(weights.shape[1])
+    return path, list(scans.values())
+
+
+def _nonfinite(run: Run, block: NDArray[np.float32]) -> str:
+    first = run.start + int(np.flatnonzero(~np.isfinite(peaks(block)))[0])
+    owner = "that no layer claims" if run.layer_id is None else f"of layer_id {run.layer_id}, model_id {run.model_id},"
+    return (
+        f"/filters: filter {first} {owner} has a NaN or infinite weight; repair the file, or use --allow-nonfinite "
+        "to keep such layers with NULL statistics"
+    )
+
+
+def measure(
+    path: Path,
+    segment: Segment,
+    scans: Sequence[LayerScan],
+    basis: Basis,
+    out_channels: Mapping[int | None, int],
+    done: Done,
+) -> list[tuple[LayerDetail, float | None]]:
+    """Detail and orthogonality of each run; empty where weights are not finite."""
+    scan_of = {run.layer_id: scan for run, scan in zip(segment.runs, scans, strict=True)}
+    details = {run.layer_id: LayerDetail() for run in segment.runs}
+    orthogonalities: dict[int | None, float | None] = {}
+    run_of = {run.layer_id: run for run in segment.runs}
+    with FilterFile(path, segment.runs[0].start) as file:
+        for chunk in segment.chunks():
+            for block in chunk:
+                layer, scan = block.layer_id, scan_of[block.layer_id]
+                if scan.is_finite:
+                    weights = file.read(block.start, block.stop)
+                    details[layer] = details[layer].merge(LayerDetail.of(weights, scan, basis))
+                    # at the layer's end: a layer of one chunk is then still in memory
+                    if block.stop == run_of[layer].stop and layer in out_channels:
+                        orthogonalities[layer] = _orthogonality(file, run_of[layer], out_channels[layer])
+                done(block.n)
+    return [(detail, orthogonalities.get(layer)) for layer, detail in details.items()]
+
+
+def _orthogonality(file: FilterFile, run: Run, channels: int) -> float | None:
+    per_channel = run.n // channels
+
+    def rows(first: int, last: int) -> NDArray[np.float64]:
+        weights = file.read(run.start + first * per_channel, run.start + last * per_channel)
+        return weights.T.reshape(last - first, per_channel * SIZE).astype(np.float64)
+
+    return orthogonality(rows, channels, max(1, PANEL_BYTES // (per_channel * SIZE * 8)))
+
+
+def count(
+    path: Path,
+    segment: Segment,
+    scans: Sequence[LayerScan],
+    basis: Basis,
+    low: float,
+    high: float,
+    done: Done,
+) -> list[Counts]:
+    """Histograms of each run; empty where weights are not finite."""
+    finite = {run.layer_id: scan.is_finite for run, scan in zip(segment.runs, scans, strict=True)}
+    counts = {run.layer_id: np.zeros((SIZE, BINS), dtype=np.int64) for run in segment.runs}
+    tally = partial(histogram, basis=basis, low=low, high=high)
+    with FilterFile(path, segment.runs[0].start) as file:
+        for chunk in segment.chunks():
+            for block in chunk:
+                if finite[block.layer_id]:
+                    counts[block.layer_id] += tally(file.read(block.start, block.stop))
+                done(block.n)
+    return [Counts.of(histogram) for histogram in counts.values()]

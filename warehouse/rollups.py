@@ -1,0 +1,134 @@
+"""From the merged partial results of layers to the tables of the lake.
+
+Gets, per run, what the passes returned; hands on Arrow tables. Pure functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from warehouse import sqlfiles
+from warehouse.passes import Counts
+from warehouse.statistics import BINS, SIZE, TRIANGLE, Basis, LayerDetail, LayerScan, Moments
+
+HISTOGRAM_LAYERS = 1024
+"""Layers whose histograms make up one row group."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that is known of one run of filters; ``layer_id`` is None where no layer claims them."""
+
+    layer_id: int | None
+    scan: LayerScan
+    detail: LayerDetail
+    orthogonality: float | None
+
+
+def layer_moments(measurements: Sequence[Measurement]) -> pa.Table:
+    """Raw, scaled and clean moments, one row a run, NULL where weights are not finite."""
+    columns = {
+        "": [m.scan.scaled for m in measurements],
+        "raw_": [m.scan.raw for m in measurements],
+        "clean_": [m.detail.clean_scaled for m in measurements],
+        "clean_raw_": [m.detail.clean_raw for m in measurements],
+    }
+    missing = np.array([not m.scan.is_finite for m in measurements])
+    table = {
+        "layer_id": pa.array([m.layer_id for m in measurements], pa.int32()),
+        "n": pa.array([m.n for m in columns[""]], pa.int64(), mask=missing),
+        "n_clean": pa.array([m.n for m in columns["clean_"]], pa.int64(), mask=missing),
+    }
+    for prefix, moments in columns.items():
+        table[f"{prefix}mean"] = _vectors(np.stack([m.mean for m in moments]), missing)
+        table[f"{prefix}scatter"] = _vectors(np.stack([_packed(m) for m in moments]), missing)
+    return pa.table(table)
+
+
+def _packed(moments: Moments) -> np.ndarray:
+    packed: np.ndarray = moments.scatter[TRIANGLE]
+    return packed
+
+
+def _vectors(values: np.ndarray, missing: np.ndarray | None = None) -> pa.FixedSizeListArray:
+    """Rows of ``values`` as lists of fixed size."""
+    mask = None if missing is None else pa.array(missing)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1], mask=mask)
+
+
+def layer_quality(measurements: Sequence[Measurement]) -> pa.Table:
+    """Quality of each layer; runs that no layer claims are left out."""
+    rows = [_measured_quality(m) for m in measurements if m.layer_id is not None]
+    numbers = [name for name in rows[0] if name not in ("layer_id", "n_filters", "n_sparse")] if rows else []
+    schema = pa.schema(
+        [("layer_id", pa.int32()), ("n_filters", pa.int64()), ("n_sparse", pa.int64())]
+        + [(name, pa.float64()) for name in numbers]
+    )
+    with duckdb.connect() as staging:
+        staging.execute(sqlfiles.load_one("macros", "randomness_threshold").statement)
+        staging.register("measured_quality", pa.Table.from_pylist(rows, schema))
+        return staging.sql(sqlfiles.load_query("staging", "layer_quality")).to_arrow_table()
+
+
+def _measured_quality(m: Measurement) -> dict[str, float | None]:
+    scan, detail = m.scan, m.detail
+    measured: dict[str, float | None] = {"layer_id": m.layer_id, "n_filters": scan.n_filters}
+    std = scan.weight_std if scan.is_finite else 0.0
+    values = {
+        "n_sparse": detail.n_sparse,
+        "variance_entropy": scan.raw.variance_entropy(),
+        "variance_entropy_clean": detail.clean_raw.variance_entropy(),
+        "scaled_clean_entropy": detail.clean_scaled.variance_entropy(),
+        "orthogonality": m.orthogonality,
+        "l1": scan.l1,
+        "l2": scan.l2,
+        "l1_standardised": detail.absolute_deviation / std if std else None,
+        # the sum of squares after standardisation is n - 1 by definition
+        "l2_standardised": math.sqrt(scan.n_weights - 1) if std else None,
+    }
+    return measured | (values if scan.is_finite else dict.fromkeys(values))
+
+
+def layer_histograms(layer_ids: Sequence[int | None], counts: Sequence[Counts]) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """Schema and tables of the bins that are not empty, some layers at a time."""
+    schema = pa.schema([("layer_id", pa.int32()), ("component", pa.uint8()), ("bin", pa.uint8()), ("n", pa.int64())])
+
+    def tables() -> Iterator[pa.Table]:
+        for start in range(0, len(counts), HISTOGRAM_LAYERS):
+            part = counts[start : start + HISTOGRAM_LAYERS]
+            ids = np.repeat(
+                [-1 if layer is None else layer for layer in layer_ids[start : start + HISTOGRAM_LAYERS]],
+                [len(c.n) for c in part],
+            ).astype(np.int32)
+            positions = np.concatenate([c.positions for c in part])
+            columns = [
+                pa.array(ids, mask=ids < 0),
+                pa.array((positions // BINS).astype(np.uint8)),
+                pa.array((positions % BINS).astype(np.uint8)),
+                pa.array(np.concatenate([c.n for c in part])),
+            ]
+            yield pa.table(columns, schema=schema)
+
+    return schema, tables()
+
+
+def basis_tables(basis: Basis, n: int, low: float, high: float) -> dict[str, pa.Table]:
+    """``basis``, ``basis_mean`` and ``histogram_range``."""
+    return {
+        "basis": pa.table(
+            {
+                "component": pa.array(range(SIZE), pa.uint8()),
+                "eigenvalue": basis.eigenvalues,
+                "explained_variance_ratio": basis.explained_variance_ratio,
+                "loading": _vectors(basis.loadings),
+            }
+        ),
+        "basis_mean": pa.table({"n": pa.array([n], pa.int64()), "mean": _vectors(basis.mean[None])}),
+        "histogram_range": pa.table({"lo": [low], "hi": [high], "bins": pa.array([BINS], pa.int32())}),
+    }

@@ -1,0 +1,141 @@
+"""An open warehouse: read-only, with the UDFs registered and the raw filters within reach.
+
+Gets the folder of a warehouse; hands on DuckDB relations and polars frames.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+import udfs
+from warehouse import catalog, sqlfiles
+from warehouse.errors import LakeError, QueryError, duckdb_message
+from warehouse.lake import DATABASE
+
+
+class Warehouse:
+    """A warehouse, open for reading.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    connection
+        The DuckDB connection, for everything that ``sql`` does not offer.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.connection = connect(self.path)
+        try:
+            udfs.register(self.connection)
+            for item in sqlfiles.load("session"):
+                catalog.create(self.connection, item, {}, temporary=True)
+            self._complete_help()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def __enter__(self) -> Warehouse:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def close(self) -> None:
+        """Close the connection; its relations end with it."""
+        self.connection.close()
+
+    def sql(self, query: str, params: Sequence[Any] | dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """Ask a question in SQL.
+
+        Parameters
+        ----------
+        query
+            DuckDB's SQL over the objects that ``from help`` lists.
+        params
+            Values for ``?`` or ``$name`` in the query.
+
+        Returns
+        -------
+        A lazy relation: ``.pl()``, ``.arrow()``, ``.df()``, ``.fetchall()`` or ``.show()`` run it.
+
+        Raises
+        ------
+        QueryError
+            DuckDB's message, if it refuses the query.
+        """
+        try:
+            relation = self.connection.sql(query, params=params)
+        except duckdb.Error as error:
+            raise QueryError(duckdb_message(error)) from error
+        if relation is None:
+            # a statement such as SET has no result; an empty one spares callers a special case
+            return self.connection.sql("select true as success limit 0")
+        return relation
+
+    def scan(self, name: str) -> pl.LazyFrame:
+        """Scan the committed Parquet files of a table with polars.
+
+        Parameters
+        ----------
+        name
+            A table of the lake: ``filters``, ``models``, ``layers``, ``layer_quality``, ...
+
+        Raises
+        ------
+        QueryError
+            No table of that name is in the lake.
+        LakeError
+            A file is missing.
+        """
+        rows = self.connection.sql("select name, path from files order by path").fetchall()
+        paths = [self.path / path for found, path in rows if found == name]
+        if not paths:
+            raise QueryError(f"the lake has no table {name!r}{did_you_mean(name, {found for found, _ in rows})}")
+        missing = next((path for path in paths if not path.is_file()), None)
+        if missing:
+            raise LakeError(f"{missing} is missing; copy the folder {self.path} whole, or ingest the source again")
+        if name == "filters":
+            return pl.scan_parquet(paths, glob=False, hive_partitioning=True, hive_schema={"model_id": pl.Int32})
+        return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+
+    def _complete_help(self) -> None:
+        """Add what lives only in this session to ``help``."""
+        self.connection.execute("create temp table help as from help")
+        rows = [catalog.help_row(item) for item in sqlfiles.load("session")]
+        rows += [(u.name, "function", u.purpose, u.parameters, None, f"select {u.example}") for u in udfs.UDFS]
+        self.connection.executemany("insert into temp.help values (?, ?, ?, ?, ?, ?)", rows)
+
+
+def connect(folder: Path) -> duckdb.DuckDBPyConnection:
+    """Open the database of a warehouse read-only, as a plain shell would, with its folder as search path.
+
+    Raises
+    ------
+    LakeError
+        No warehouse is there, or DuckDB cannot open it.
+    """
+    database = folder / DATABASE
+    if not database.is_file():
+        reason = "there is no such folder" if not folder.exists() else f"it has no {DATABASE}"
+        raise LakeError(f"{folder} is not a warehouse: {reason}; make one with `warehouse ingest`")
+    try:
+        return duckdb.connect(str(database), read_only=True, config={"file_search_path": catalog.search_path(folder)})
+    except duckdb.Error as error:
+        raise LakeError(f"cannot open {database}: {duckdb_message(error)}") from error
+
+
+def did_you_mean(name: str, known: set[str]) -> str:
+    """A suggestion for a mistyped name, and else the list of names."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(sorted(known))}"

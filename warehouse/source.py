@@ -1,0 +1,255 @@
+"""A dataset file in: trained 3x3 filters in column-major blocks, and the table of the layers they belong to.
+
+Gets the path of a ``dataset.h5`` (or ``.h5.xz``) of the CNN Filter DB family and hands on `float32` blocks of
+shape (9, n) and a `MetaFrame`. The file is hostile until proven otherwise: nothing that it holds is run.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+
+from warehouse import hdf5, xz
+from warehouse.errors import SourceError
+from warehouse.frames import MetaFrame, read_frame
+
+_COEFFICIENTS = 9
+_PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enough to keep calls rare
+_SAMPLE = 1 << 16
+_N_SAMPLES = 16
+# The types whose bytes NumPy reads as they lie in the file.
+_RAW_TYPES = (h5py.h5t.IEEE_F16LE, h5py.h5t.IEEE_F32LE, h5py.h5t.IEEE_F64LE)
+
+
+class Source:
+    """A dataset file, open for reading; made by `open_source`, closed by `close` or as a context manager.
+
+    Attributes
+    ----------
+    path
+        The file as the user named it.
+    n_filters
+        Number of 3x3 filters.
+    dtype
+        Type of the coefficients as stored: float16, float32 or float64.
+    n_bytes
+        Size of the HDF5 file, unpacked.
+    """
+
+    path: Path
+    n_filters: int
+    dtype: np.dtype[np.floating]
+    n_bytes: int
+
+    def __init__(self, path: Path, unpacked: Path, filters: h5py.Dataset, resources: ExitStack) -> None:
+        self.path = path
+        self.n_filters = filters.shape[0]
+        self.dtype = filters.dtype
+        self.n_bytes = unpacked.stat().st_size
+        self._unpacked = unpacked
+        self._filters = filters
+        self._lock = threading.Lock()
+        self._offset = _raw_offset(filters)
+        self._descriptor = -1
+        if self._offset is not None:
+            self._descriptor = os.open(unpacked, os.O_RDONLY)
+            resources.callback(os.close, self._descriptor)
+        self._resources = resources.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and remove what was unpacked for it."""
+        self._resources.close()
+
+    def meta(self) -> MetaFrame:
+        """Read the table of layers.
+
+        Raises
+        ------
+        SourceError
+            If ``/meta`` is missing, of another kind, damaged, or names anything to be run.
+        """
+        with _naming(self.path), self._lock:
+            return read_frame(self._filters.file)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Read the filters ``start`` to ``stop - 1``; safe to call from several threads at once.
+
+        Parameters
+        ----------
+        start, stop
+            Half-open range of filter ids, within ``0 .. n_filters``.
+
+        Returns
+        -------
+        np.ndarray
+            Coefficients ``w0 .. w8`` of each filter, (9, stop - start) float32, C-contiguous. A coefficient
+            beyond the range of float32 comes as infinity.
+
+        Raises
+        ------
+        SourceError
+            If the range leaves the dataset or the file does not hold what it declares.
+        """
+        if not 0 <= start <= stop <= self.n_filters:
+            raise SourceError(
+                f"{self.path}: filters {start} to {stop} were asked for, the file holds {self.n_filters:,}"
+            )
+        block = np.empty((_COEFFICIENTS, stop - start), np.float32)
+        step = _step(self._filters)
+        rows = np.empty((min(step, stop - start), *self._filters.shape[1:]), self.dtype)
+        columns = rows.reshape(-1, _COEFFICIENTS).T
+        # A float64 too large for float32 is the caller's to find, by its value.
+        with _naming(self.path), np.errstate(over="ignore", invalid="ignore"):
+            first = start
+            while first < stop:
+                last = min(stop, (first // step + 1) * step)
+                self._fill(rows[: last - first], first)
+                block[:, first - start : last - start] = columns[:, : last - first]
+                first = last
+        return block
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """Identify the file without reading all of it.
+
+        Returns
+        -------
+        dict
+            ``name`` and ``mtime`` (ISO 8601, UTC) of the file as named; of the file unpacked its ``size``
+            (bytes), ``sha256_header`` (first 64 KiB) and ``sha256_samples`` (16 evenly spaced 64 KiB pieces).
+        """
+        with _naming(self.path), self._unpacked.open("rb") as file:
+            header = hashlib.sha256(file.read(_SAMPLE))
+            samples = hashlib.sha256()
+            for sample in range(_N_SAMPLES):
+                file.seek(max(0, self.n_bytes - _SAMPLE) * sample // (_N_SAMPLES - 1))
+                samples.update(file.read(_SAMPLE))
+            modified = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
+        return {
+            "name": self.path.name,
+            "size": self.n_bytes,
+            "mtime": modified.isoformat(),
+            "sha256_header": header.hexdigest(),
+            "sha256_samples": samples.hexdigest(),
+        }
+
+    def _fill(self, rows: np.ndarray, first: int) -> None:
+        """Fill ``rows`` with filters as stored, from `first` on."""
+        if self._offset is None:
+            with self._lock:
+                self._filters.read_direct(rows, np.s_[first : first + len(rows)])
+            return
+        # Reading past HDF5 needs no lock and lets other threads run.
+        view = rows.data.cast("B")
+        position = self._offset + first * _COEFFICIENTS * self.dtype.itemsize
+        while view:
+            n_read = os.preadv(self._descriptor, [view], position)
+            if n_read == 0:
+                raise SourceError(f"the file ends at byte {position:,}, within {self._filters.name}: truncated")
+            view = view[n_read:]
+            position += n_read
+
+
+def open_source(
+    path: str | os.PathLike[str], *, scratch: Path | None = None, progress: xz.Progress | None = None
+) -> Source:
+    """Open a dataset file.
+
+    Parameters
+    ----------
+    path
+        An HDF5 file with ``/filters`` (or ``/filter``), of shape (N, 3, 3) or (N, 9), and ``/meta``; or such
+        a file packed by ``xz``, whatever its name.
+    scratch
+        The folder for what a packed file unpacks to; by default the system's folder for temporary files.
+    progress
+        Called while unpacking with the compressed bytes done and in total.
+
+    Returns
+    -------
+    Source
+        The open file.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file, or it is not a dataset file, or it cannot be unpacked.
+    """
+    path = Path(path)
+    with ExitStack() as resources:
+        with _naming(path):
+            packed = _is_packed(path)
+        unpacked = resources.enter_context(xz.unpacked(path, scratch, progress)) if packed else path
+        with _naming(path):
+            if not h5py.is_hdf5(unpacked):
+                raise SourceError("not an HDF5 file; expected dataset.h5 or dataset.h5.xz")
+            file = resources.enter_context(h5py.File(unpacked, "r"))
+            return Source(path, unpacked, _find_filters(file), resources)
+
+
+def _is_packed(path: Path) -> bool:
+    if path.is_dir():
+        raise SourceError("a folder; expected a dataset file (dataset.h5 or dataset.h5.xz)")
+    with path.open("rb") as file:
+        return file.read(len(xz.MAGIC)) == xz.MAGIC
+
+
+def _find_filters(file: h5py.File) -> h5py.Dataset:
+    name = next((name for name in ("filters", "filter") if hdf5.member(file, name) is not None), None)
+    if name is None:
+        raise SourceError(f"no /filters dataset; the file holds {sorted(file)[:10]}")
+    filters = hdf5.dataset(file, name)
+    shape: tuple[int, ...] = filters.shape or ()
+    if shape[1:] not in {(3, 3), (9,)}:
+        raise SourceError(f"/{name} has shape {shape}; expected (N, 3, 3) or (N, 9)")
+    if filters.dtype.kind != "f" or filters.dtype.itemsize not in {2, 4, 8}:
+        raise SourceError(f"/{name} holds {filters.dtype}; expected float16, float32 or float64")
+    if shape[0] == 0:
+        raise SourceError(f"/{name} holds no filters")
+    if filters.id.get_storage_size() == 0:
+        raise SourceError(f"/{name} declares {shape[0]:,} filters and holds none: it was never written")
+    return filters
+
+
+def _raw_offset(filters: h5py.Dataset) -> int | None:
+    """Return the byte at which the coefficients lie in one piece, or ``None`` if only HDF5 can read them."""
+    stored_type = filters.id.get_type()
+    if filters.chunks is not None or not any(stored_type.equal(raw) for raw in _RAW_TYPES):
+        return None
+    offset: int | None = filters.id.get_offset() if hasattr(os, "preadv") else None
+    return offset
+
+
+def _step(filters: h5py.Dataset) -> int:
+    """Return the number of filters to convert at a time: whole chunks, so that none is unpacked twice."""
+    chunk = filters.chunks[0] if filters.chunks else 1
+    return int(chunk * max(1, _PIECE // chunk))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Make one line that names the file of whatever goes wrong in reading it."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+        reason = " ".join(str(error).split()).strip("'")
+        raise SourceError(f"{path}: cannot be read, damaged or incomplete: {reason}") from error

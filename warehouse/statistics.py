@@ -1,0 +1,360 @@
+"""Statistics of 3x3 filters as partial results that merge.
+
+Every statistic is a pure function of a block ``(9, n) float32`` of filters of one layer that returns a
+partial result; partial results of one layer merge in any grouping. All sums are float64. Definitions follow
+CNN Filter DB (Gavrikov & Keuper, CVPR 2022) and torchconvquality, with their edge cases made explicit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+SIZE = 9
+"""Weights of a filter: its 3x3 kernel row by row."""
+BINS = 70
+"""Bins of a coefficient histogram."""
+SPARSE_EPS = 0.01
+"""A filter is sparse where its peak is below this share of its layer's largest peak."""
+TRIANGLE = np.triu_indices(SIZE)
+"""Row and column numbers of the packed upper triangle, row by row: 45 entries."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and centred scatter of filters.
+
+    Attributes
+    ----------
+    n
+        Number of filters.
+    mean
+        ``(9,)`` mean weight.
+    scatter
+        ``(9, 9)`` sum of outer products of the deviations from the mean.
+    """
+
+    n: int = 0
+    mean: Float64 = field(default_factory=lambda: np.zeros(SIZE))
+    scatter: Float64 = field(default_factory=lambda: np.zeros((SIZE, SIZE)))
+
+    @classmethod
+    def of(cls, x: Float64) -> Moments:
+        """Moments of the columns of ``x (9, n)``.
+
+        Deviations are taken from the first filter and only then from their mean, so that a block of equal
+        filters has a scatter of exactly zero.
+        """
+        n = x.shape[1]
+        if n == 0:
+            return cls()
+        first = x[:, :1]
+        deviation = x - first
+        shift = deviation.mean(axis=1, keepdims=True)
+        deviation -= shift
+        return cls(n, (first + shift)[:, 0], deviation @ deviation.T)
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets together (Chan, Golub & LeVeque 1983)."""
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        return Moments(
+            n,
+            self.mean + delta * (other.n / n),
+            self.scatter + other.scatter + np.outer(delta, delta) * (self.n * other.n / n),
+        )
+
+    def covariance(self) -> Float64:
+        """``(9, 9)`` sample covariance (n - 1); zero for fewer than two filters."""
+        return self.scatter / max(self.n - 1, 1)
+
+    def variance_entropy(self) -> float | None:
+        """Entropy (log10) of the shares of variance along the principal axes; None for fewer than two."""
+        if self.n < 2:
+            return None
+        return entropy10(np.linalg.eigvalsh(self.scatter))
+
+
+def merge_moments(parts: Iterable[Moments]) -> Moments:
+    """Moments of all parts together, merged in the order given."""
+    return reduce(Moments.merge, parts, Moments())
+
+
+def entropy10(weights: NDArray[np.floating[Any]]) -> float:
+    """-sum p log10 p of non-negative weights divided by their sum; 0 log 0 = 0, and 0 where all are zero."""
+    weights = np.clip(weights, 0.0, None)
+    total = float(weights.sum())
+    if total == 0.0:
+        return 0.0
+    p = weights[weights > 0] / total
+    # `+ 0.0` turns the negative zero of a single share into zero
+    return float(-(p * np.log10(p)).sum()) + 0.0
+
+
+def randomness_threshold(n: float) -> float:
+    """T_H(n): the variance entropy that ``n`` random filters reach, a fit by the authors of CNN Filter DB."""
+    scale, x0, k, offset = 1.2618047, 2.30436435, 0.88767525, -0.31050834
+    return scale / (1 + math.exp(-k * (math.log2(n) - x0))) + offset
+
+
+def peaks(x: Float32) -> Float32:
+    """``(n,)`` largest magnitude of each column of ``x (9, n)``; NaN or infinite where a weight is."""
+    highest: Float32 = np.maximum(x.max(axis=0), -x.min(axis=0))
+    return highest
+
+
+def scale(x: Float64, peak: Float64) -> Float64:
+    """``x (9, n)`` divided by its peaks ``(n,)``; zero where the peak is."""
+    return x / np.where(peak == 0, 1.0, peak)
+
+
+@dataclass(frozen=True)
+class LayerScan:
+    """First pass over a layer: everything that needs no other filter's value.
+
+    Attributes
+    ----------
+    n_filters, n_nonfinite
+        Filters seen, and those with a NaN or infinite weight. Where there is one, the rest stays empty.
+    raw, scaled
+        Moments of the filters as they are and of the filters divided by their peaks.
+    peak
+        Largest magnitude of a weight.
+    l1
+        Sum of the magnitudes of all weights.
+    """
+
+    n_filters: int = 0
+    n_nonfinite: int = 0
+    raw: Moments = field(default_factory=Moments)
+    scaled: Moments = field(default_factory=Moments)
+    peak: float = 0.0
+    l1: float = 0.0
+
+    @classmethod
+    def of(cls, block: Float32) -> LayerScan:
+        """Scan a block ``(9, n)``."""
+        n = block.shape[1]
+        peak = peaks(block).astype(np.float64)
+        n_nonfinite = n - int(np.isfinite(peak).sum())
+        if n_nonfinite:
+            return cls(n, n_nonfinite)
+        x = block.astype(np.float64)
+        return cls(
+            n,
+            0,
+            Moments.of(x),
+            Moments.of(scale(x, peak)),
+            float(peak.max(initial=0.0)),
+            float(np.abs(x).sum()),
+        )
+
+    def merge(self, other: LayerScan) -> LayerScan:
+        """Scan of both parts of a layer together."""
+        n, n_nonfinite = self.n_filters + other.n_filters, self.n_nonfinite + other.n_nonfinite
+        if n_nonfinite:
+            return LayerScan(n, n_nonfinite)
+        return LayerScan(
+            n,
+            0,
+            self.raw.merge(other.raw),
+            self.scaled.merge(other.scaled),
+            max(self.peak, other.peak),
+            self.l1 + other.l1,
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the statistics of the layer exist."""
+        return self.n_nonfinite == 0
+
+    @property
+    def n_weights(self) -> int:
+        """Number of single weights."""
+        return SIZE * self.n_filters
+
+    @property
+    def weight_mean(self) -> float:
+        """Mean of all single weights."""
+        return float(self.raw.mean.mean())
+
+    @property
+    def weight_std(self) -> float:
+        """Sample standard deviation (n - 1) of all single weights."""
+        between = self.n_filters * float(((self.raw.mean - self.weight_mean) ** 2).sum())
+        return math.sqrt((float(np.trace(self.raw.scatter)) + between) / (self.n_weights - 1))
+
+    @property
+    def l2(self) -> float:
+        """Euclidean norm of all weights."""
+        return math.sqrt(float(np.trace(self.raw.scatter)) + self.n_filters * float((self.raw.mean**2).sum()))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Principal components of all scaled filters.
+
+    Attributes
+    ----------
+    mean
+        ``(9,)`` mean scaled filter.
+    eigenvalues
+        ``(9,)`` variances along the components, falling.
+    loadings
+        ``(9, 9)``, one component a row; its entry with the largest magnitude is positive.
+    """
+
+    mean: Float64
+    eigenvalues: Float64
+    loadings: Float64
+
+    @classmethod
+    def of(cls, moments: Moments) -> Basis:
+        """Eigen-decomposition of the covariance of scaled filters."""
+        values, vectors = np.linalg.eigh(moments.covariance())
+        loadings = vectors[:, ::-1].T
+        strongest = np.abs(loadings).argmax(axis=1)
+        signs = np.where(loadings[np.arange(SIZE), strongest] < 0, -1.0, 1.0)
+        return cls(
+            moments.mean,
+            np.clip(values[::-1], 0.0, None),
+            np.ascontiguousarray(loadings * signs[:, None]),
+        )
+
+    @property
+    def explained_variance_ratio(self) -> Float64:
+        """``(9,)`` shares of the variance; zero where there is none."""
+        total = self.eigenvalues.sum()
+        return self.eigenvalues / total if total > 0 else np.zeros(SIZE)
+
+    def project(self, scaled: Float64) -> Float64:
+        """``(9, n)`` coefficients of scaled filters ``(9, n)``."""
+        coefficients: Float64 = self.loadings @ (scaled - self.mean[:, None])
+        return coefficients
+
+
+@dataclass(frozen=True)
+class LayerDetail:
+    """Second pass over a layer: what needs the layer's largest peak and mean, or the basis.
+
+    Attributes
+    ----------
+    n_sparse
+        Filters whose peak is below ``SPARSE_EPS`` times the layer's; all filters of an all-zero layer.
+    clean_raw, clean_scaled
+        Moments of the other filters.
+    absolute_deviation
+        Sum of the distances of all weights from their mean.
+    low, high
+        Least and greatest coefficient of any component.
+    """
+
+    n_sparse: int = 0
+    clean_raw: Moments = field(default_factory=Moments)
+    clean_scaled: Moments = field(default_factory=Moments)
+    absolute_deviation: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @classmethod
+    def of(cls, block: Float32, scan: LayerScan, basis: Basis) -> LayerDetail:
+        """Detail of a block ``(9, n)`` of the layer that ``scan`` describes."""
+        peak = peaks(block).astype(np.float64)
+        x = block.astype(np.float64)
+        scaled = scale(x, peak)
+        coefficients = basis.project(scaled)
+        # an all-zero layer has no peak to compare with: all its filters are sparse
+        clean = peak >= SPARSE_EPS * scan.peak if scan.peak > 0 else np.zeros(peak.shape, dtype=bool)
+        n_sparse = int(clean.size - clean.sum())
+        return cls(
+            n_sparse,
+            Moments.of(x[:, clean] if n_sparse else x),
+            Moments.of(scaled[:, clean] if n_sparse else scaled),
+            float(np.abs(x - scan.weight_mean).sum()),
+            float(coefficients.min()),
+            float(coefficients.max()),
+        )
+
+    def merge(self, other: LayerDetail) -> LayerDetail:
+        """Detail of both parts of a layer together."""
+        return LayerDetail(
+            self.n_sparse + other.n_sparse,
+            self.clean_raw.merge(other.clean_raw),
+            self.clean_scaled.merge(other.clean_scaled),
+            self.absolute_deviation + other.absolute_deviation,
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+
+def histogram(block: Float32, basis: Basis, low: float, high: float) -> Int64:
+    """Count the coefficients of a block in equal bins over ``low .. high``.
+
+    Parameters
+    ----------
+    block
+        ``(9, n)`` filters.
+    basis
+        Gives the coefficients.
+    low, high
+        The one range of all components. What lies outside counts in the edge bins.
+
+    Returns
+    -------
+    ``(9, 70)`` counts. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit exactly
+    on the middle edge wherever ``low`` and ``high`` come from opposite sign patterns.
+    """
+    x = block.astype(np.float64)
+    position = basis.project(scale(x, peaks(block).astype(np.float64)))
+    width = (high - low) or 1.0
+    position -= low
+    position *= BINS / width
+    position += 1e-9
+    np.clip(position, 0, BINS - 1, out=position)
+    bins = position.astype(np.int32)
+    return np.stack([np.bincount(row, minlength=BINS) for row in bins])
+
+
+def orthogonality(rows: Callable[[int, int], Float64], out_channels: int, panel: int) -> float | None:
+    """1 - mean overlap of the output channels of a layer, 1 where all are orthogonal.
+
+    Parameters
+    ----------
+    rows
+        ``rows(i, j)`` gives the weights ``(j - i, in_channels * 9)`` of output channels i to j.
+    out_channels
+        Number of rows, m.
+    panel
+        Rows to hold at a time: memory is two panels and their product.
+
+    Returns
+    -------
+    ``1 - sum |W W^T - I| / (m (m - 1))`` with rows of length 1 (zero rows stay zero); None where m < 2.
+    """
+    if out_channels < 2:
+        return None
+
+    def unit(start: int) -> Float64:
+        w = rows(start, min(start + panel, out_channels))
+        norm = np.linalg.norm(w, axis=1, keepdims=True)
+        return w / np.where(norm == 0, 1.0, norm)
+
+    overlap = 0.0
+    for i in range(0, out_channels, panel):
+        upper = unit(i)
+        overlap += float(np.abs(upper @ upper.T - np.eye(len(upper))).sum())
+        for j in range(i + panel, out_channels, panel):
+            overlap += 2 * float(np.abs(upper @ unit(j).T).sum())
+    return 1 - overlap / (out_channels * (out_channels - 1))
