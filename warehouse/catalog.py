@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from warehouse import sqlfiles
 from warehouse.errors import CatalogError
@@ -48,11 +51,8 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
         paths = {name: [file.path for file in files if file.name == name] for name in {f.name for f in files}}
         for item in objects:
             create(con, item, paths)
-        con.executemany(
-            "insert into files values (?, ?, ?, ?, ?)",
-            [(file.name, file.path, file.n_rows, file.bytes, file.sha256) for file in files],
-        )
-        con.executemany("insert into help values (?, ?, ?, ?, ?, ?)", [help_row(item) for item in objects])
+        insert(con, "files", [asdict(file) for file in files])
+        insert(con, "help", [help_row(item) for item in objects])
         con.execute("checkpoint warehouse")
         con.execute("use memory")
         con.execute("detach warehouse")
@@ -76,13 +76,17 @@ def create(
         raise CatalogError(f"sql/**/{item.name}.sql: {error}") from error
 
 
-def help_row(item: SqlObject) -> tuple[str | None, ...]:
-    """A row of ``help``: name, kind, purpose, parameters, columns, example."""
-    return (
-        item.name,
-        item.kind,
-        *(item.header.get(key) for key in ("purpose", "parameters", "columns", "example")),
-    )
+def insert(con: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
+    """Insert rows into a table, by the names of its columns."""
+    con.register("new_rows", pa.Table.from_pylist(rows))
+    con.execute(f"insert into {name} by name from new_rows")
+    con.unregister("new_rows")
+
+
+def help_row(item: SqlObject) -> dict[str, str | None]:
+    """A row of ``help``."""
+    told = {key: item.header.get(key) for key in ("purpose", "parameters", "columns", "example")}
+    return {"name": item.name, "kind": item.kind, **told}
 
 
 def _scan(paths: Sequence[str]) -> str:

@@ -104,6 +104,7 @@ class FilterFile:
         self._file = pq.ParquetFile(path)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._edges = start + np.concatenate([[0], np.cumsum(sizes)])
+        self._memory = np.empty(9 * max(sizes, default=0), np.float32)
         self._cached: tuple[int, NDArray[np.float32]] = (-1, np.empty((9, 0), np.float32))
 
     def __enter__(self) -> FilterFile:
@@ -113,7 +114,7 @@ class FilterFile:
         self._file.close()
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Weights ``(9, stop - start) float32`` of filters ``start`` to ``stop``."""
+        """Weights ``(9, stop - start) float32`` of filters ``start`` to ``stop``, valid until the next call."""
         first = int(np.searchsorted(self._edges, start, side="right")) - 1
         last = int(np.searchsorted(self._edges, stop, side="left"))
         parts = []
@@ -125,7 +126,8 @@ class FilterFile:
     def _row_group(self, group: int) -> NDArray[np.float32]:
         if self._cached[0] != group:
             table = self._file.read_row_group(group, columns=list(WEIGHTS), use_threads=False)
-            weights = np.empty((9, table.num_rows), dtype=np.float32)
+            # written over by the next row group: what `read` gives away is a view
+            weights = self._memory[: 9 * table.num_rows].reshape(9, table.num_rows)
             for i, column in enumerate(table.columns):
                 weights[i] = column.to_numpy()
             self._cached = (group, weights)

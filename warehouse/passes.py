@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from warehouse.errors import SourceError
 from warehouse.lake import FilterFile, Lake
-from warehouse.plan import Run, Segment
+from warehouse.plan import BLOCK_FILTERS, Run, Segment
 from warehouse.source import Source
-from warehouse.statistics import BINS, SIZE, Basis, LayerDetail, LayerScan, histogram, orthogonality, peaks
+from warehouse.statistics import BINS, SIZE, Basis, LayerDetail, LayerScan, Workspace, histogram, orthogonality, peaks
 
 PANEL_BYTES = 32 << 20
 """Memory for the output channels that orthogonality holds at a time."""
@@ -53,18 +53,20 @@ def convert(
         A NaN or infinite weight, unless these are allowed; names the filter and its layer.
     """
     scans = {run.layer_id: LayerScan() for run in segment.runs}
+    work = Workspace()
     with lake.write_filters(segment.model_id) as (path, writer):
         for chunk in segment.chunks():
             start = chunk[0].start
-            weights = source.read(start, chunk[-1].stop)
+            n = chunk[-1].stop - start
+            weights = source.read(start, chunk[-1].stop, out=work.matrix("weights", n, np.float32))
             for run in chunk:
                 block = weights[:, run.start - start : run.stop - start]
-                scan = LayerScan.of(block)
+                scan = LayerScan.of(block, work)
                 if scan.n_nonfinite and not allow_nonfinite:
                     raise SourceError(_nonfinite(run, block))
                 scans[run.layer_id] = scans[run.layer_id].merge(scan)
             writer.write(weights, chunk)
-            done(weights.shape[1])
+            done(n)
     return path, list(scans.values())
 
 
@@ -90,13 +92,14 @@ def measure(
     details = {run.layer_id: LayerDetail() for run in segment.runs}
     orthogonalities: dict[int | None, float | None] = {}
     run_of = {run.layer_id: run for run in segment.runs}
+    work = Workspace(BLOCK_FILTERS)
     with FilterFile(path, segment.runs[0].start) as file:
         for chunk in segment.chunks():
             for block in chunk:
                 layer, scan = block.layer_id, scan_of[block.layer_id]
                 if scan.is_finite:
                     weights = file.read(block.start, block.stop)
-                    details[layer] = details[layer].merge(LayerDetail.of(weights, scan, basis))
+                    details[layer] = details[layer].merge(LayerDetail.of(weights, scan, basis, work))
                     # at the layer's end: a layer of one chunk is then still in memory
                     if block.stop == run_of[layer].stop and layer in out_channels:
                         orthogonalities[layer] = _orthogonality(file, run_of[layer], out_channels[layer])
@@ -126,7 +129,7 @@ def count(
     """Histograms of each run; empty where weights are not finite."""
     finite = {run.layer_id: scan.is_finite for run, scan in zip(segment.runs, scans, strict=True)}
     counts = {run.layer_id: np.zeros((SIZE, BINS), dtype=np.int64) for run in segment.runs}
-    tally = partial(histogram, basis=basis, low=low, high=high)
+    tally = partial(histogram, basis=basis, low=low, high=high, work=Workspace(BLOCK_FILTERS))
     with FilterFile(path, segment.runs[0].start) as file:
         for chunk in segment.chunks():
             for block in chunk:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from warehouse import sqlfiles
 from warehouse.passes import Counts
-from warehouse.statistics import BINS, SIZE, TRIANGLE, Basis, LayerDetail, LayerScan, Moments
+from warehouse.statistics import BINS, SIZE, TRIANGLE, Basis, LayerDetail, LayerScan, Moments, variance_entropies
 
 HISTOGRAM_LAYERS = 1024
 """Layers whose histograms make up one row group."""
@@ -36,8 +37,8 @@ def layer_moments(measurements: Sequence[Measurement]) -> pa.Table:
     columns = {
         "": [m.scan.scaled for m in measurements],
         "raw_": [m.scan.raw for m in measurements],
-        "clean_": [m.detail.clean_scaled for m in measurements],
-        "clean_raw_": [m.detail.clean_raw for m in measurements],
+        "clean_": [m.detail.clean(m.scan)[1] for m in measurements],
+        "clean_raw_": [m.detail.clean(m.scan)[0] for m in measurements],
     }
     missing = np.array([not m.scan.is_finite for m in measurements])
     table = {
@@ -64,35 +65,34 @@ def _vectors(values: np.ndarray, missing: np.ndarray | None = None) -> pa.FixedS
 
 def layer_quality(measurements: Sequence[Measurement]) -> pa.Table:
     """Quality of each layer; runs that no layer claims are left out."""
-    rows = [_measured_quality(m) for m in measurements if m.layer_id is not None]
-    numbers = [name for name in rows[0] if name not in ("layer_id", "n_filters", "n_sparse")] if rows else []
-    schema = pa.schema(
-        [("layer_id", pa.int32()), ("n_filters", pa.int64()), ("n_sparse", pa.int64())]
-        + [(name, pa.float64()) for name in numbers]
-    )
+    layers = [m for m in measurements if m.layer_id is not None]
+    clean = [m.detail.clean(m.scan) for m in layers]
+    measured: dict[str, Sequence[float | None]] = {
+        "n_sparse": [m.detail.n_sparse for m in layers],
+        "variance_entropy": variance_entropies([m.scan.raw for m in layers]),
+        "variance_entropy_clean": variance_entropies([raw for raw, _ in clean]),
+        "scaled_clean_entropy": variance_entropies([scaled for _, scaled in clean]),
+        "orthogonality": [m.orthogonality for m in layers],
+        "l1": [m.scan.l1 for m in layers],
+        "l2": [m.scan.l2 for m in layers],
+        "l1_standardised": [_ratio(m.detail.absolute_deviation, m.scan.weight_std) for m in layers],
+        # the sum of squares after standardisation is n - 1 by definition
+        "l2_standardised": [math.sqrt(m.scan.n_weights - 1) if m.scan.weight_std else None for m in layers],
+    }
+    missing = np.array([not m.scan.is_finite for m in layers])
+    columns = {name: pa.array(values, pa.float64()) for name, values in measured.items()}
+    columns = {name: pc.if_else(pa.array(missing), None, column) for name, column in columns.items()}
+    columns["n_sparse"] = columns["n_sparse"].cast(pa.int64())
+    columns["layer_id"] = pa.array([m.layer_id for m in layers], pa.int32())
+    columns["n_filters"] = pa.array([m.scan.n_filters for m in layers], pa.int64())
     with duckdb.connect() as staging:
         staging.execute(sqlfiles.load_one("macros", "randomness_threshold").statement)
-        staging.register("measured_quality", pa.Table.from_pylist(rows, schema))
+        staging.register("measured_quality", pa.table(columns))
         return staging.sql(sqlfiles.load_query("staging", "layer_quality")).to_arrow_table()
 
 
-def _measured_quality(m: Measurement) -> dict[str, float | None]:
-    scan, detail = m.scan, m.detail
-    measured: dict[str, float | None] = {"layer_id": m.layer_id, "n_filters": scan.n_filters}
-    std = scan.weight_std if scan.is_finite else 0.0
-    values = {
-        "n_sparse": detail.n_sparse,
-        "variance_entropy": scan.raw.variance_entropy(),
-        "variance_entropy_clean": detail.clean_raw.variance_entropy(),
-        "scaled_clean_entropy": detail.clean_scaled.variance_entropy(),
-        "orthogonality": m.orthogonality,
-        "l1": scan.l1,
-        "l2": scan.l2,
-        "l1_standardised": detail.absolute_deviation / std if std else None,
-        # the sum of squares after standardisation is n - 1 by definition
-        "l2_standardised": math.sqrt(scan.n_weights - 1) if std else None,
-    }
-    return measured | (values if scan.is_finite else dict.fromkeys(values))
+def _ratio(value: float, by: float) -> float | None:
+    return value / by if by else None
 
 
 def layer_histograms(layer_ids: Sequence[int | None], counts: Sequence[Counts]) -> tuple[pa.Schema, Iterator[pa.Table]]:

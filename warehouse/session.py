@@ -113,8 +113,10 @@ class Warehouse:
         """Add what lives only in this session to ``help``."""
         self.connection.execute("create temp table help as from help")
         rows = [catalog.help_row(item) for item in sqlfiles.load("session")]
-        rows += [(u.name, "function", u.purpose, u.parameters, None, f"select {u.example}") for u in udfs.UDFS]
-        self.connection.executemany("insert into temp.help values (?, ?, ?, ?, ?, ?)", rows)
+        for udf in udfs.UDFS:
+            told = {"purpose": udf.purpose, "parameters": udf.parameters, "example": f"select {udf.example}"}
+            rows.append({"name": udf.name, "kind": "function", "columns": None, **told})
+        catalog.insert(self.connection, "temp.help", rows)
 
 
 def connect(folder: Path) -> duckdb.DuckDBPyConnection:

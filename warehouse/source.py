@@ -21,7 +21,7 @@ from warehouse import hdf5, xz
 from warehouse.errors import SourceError
 from warehouse.frames import MetaFrame, read_frame
 
-_COEFFICIENTS = 9
+_WEIGHTS = 9
 _PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enough to keep calls rare
 _SAMPLE = 1 << 16
 _N_SAMPLES = 16
@@ -39,7 +39,7 @@ class Source:
     n_filters
         Number of 3x3 filters.
     dtype
-        Type of the coefficients as stored: float16, float32 or float64.
+        Type of the weights as stored: float16, float32 or float64.
     n_bytes
         Size of the HDF5 file, unpacked.
     """
@@ -57,6 +57,7 @@ class Source:
         self._unpacked = unpacked
         self._filters = filters
         self._lock = threading.Lock()
+        self._local = threading.local()
         self._offset = _raw_offset(filters)
         self._descriptor = -1
         if self._offset is not None:
@@ -87,18 +88,20 @@ class Source:
         with _naming(self.path), self._lock:
             return read_frame(self._filters.file)
 
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """Read the filters ``start`` to ``stop - 1``; safe to call from several threads at once.
 
         Parameters
         ----------
         start, stop
             Half-open range of filter ids, within ``0 .. n_filters``.
+        out
+            Memory for the result; reused, it saves the system from clearing new memory for each call.
 
         Returns
         -------
         np.ndarray
-            Coefficients ``w0 .. w8`` of each filter, (9, stop - start) float32, C-contiguous. A coefficient
+            Weights ``w0 .. w8`` of each filter, (9, stop - start) float32, C-contiguous. A weight
             beyond the range of float32 comes as infinity.
 
         Raises
@@ -110,10 +113,10 @@ class Source:
             raise SourceError(
                 f"{self.path}: filters {start} to {stop} were asked for, the file holds {self.n_filters:,}"
             )
-        block = np.empty((_COEFFICIENTS, stop - start), np.float32)
+        block = np.empty((_WEIGHTS, stop - start), np.float32) if out is None else out
         step = _step(self._filters)
-        rows = np.empty((min(step, stop - start), *self._filters.shape[1:]), self.dtype)
-        columns = rows.reshape(-1, _COEFFICIENTS).T
+        rows = self._scratch(min(step, stop - start))
+        columns = rows.reshape(-1, _WEIGHTS).T
         # A float64 too large for float32 is the caller's to find, by its value.
         with _naming(self.path), np.errstate(over="ignore", invalid="ignore"):
             first = start
@@ -148,6 +151,13 @@ class Source:
             "sha256_samples": samples.hexdigest(),
         }
 
+    def _scratch(self, n: int) -> np.ndarray:
+        """Memory of this thread for ``n`` filters as stored."""
+        rows: np.ndarray | None = getattr(self._local, "rows", None)
+        if rows is None or len(rows) < n:
+            rows = self._local.rows = np.empty((n, *self._filters.shape[1:]), self.dtype)
+        return rows[:n]
+
     def _fill(self, rows: np.ndarray, first: int) -> None:
         """Fill ``rows`` with filters as stored, from `first` on."""
         if self._offset is None:
@@ -156,7 +166,7 @@ class Source:
             return
         # Reading past HDF5 needs no lock and lets other threads run.
         view = rows.data.cast("B")
-        position = self._offset + first * _COEFFICIENTS * self.dtype.itemsize
+        position = self._offset + first * _WEIGHTS * self.dtype.itemsize
         while view:
             n_read = os.preadv(self._descriptor, [view], position)
             if n_read == 0:

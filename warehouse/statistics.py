@@ -8,7 +8,7 @@ CNN Filter DB (Gavrikov & Keuper, CVPR 2022) and torchconvquality, with their ed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -30,6 +30,30 @@ TRIANGLE = np.triu_indices(SIZE)
 """Row and column numbers of the packed upper triangle, row by row: 45 entries."""
 
 
+class Workspace:
+    """Scratch memory for blocks of filters, to be used by one thread at a time.
+
+    Fresh memory for every intermediate result costs more than the arithmetic, and threads that ask the system
+    for it wait for each other.
+
+    Parameters
+    ----------
+    capacity
+        Filters of the largest block; a larger one makes it grow.
+    """
+
+    def __init__(self, capacity: int = 0) -> None:
+        self._buffers: dict[str, NDArray[Any]] = {}
+        self._capacity = capacity
+
+    def matrix(self, name: str, n: int, dtype: type = np.float64) -> NDArray[Any]:
+        """``(9, n)``, C-contiguous, with whatever was there before."""
+        self._capacity = max(self._capacity, n)
+        if name not in self._buffers or self._buffers[name].size < SIZE * n:
+            self._buffers[name] = np.empty(SIZE * self._capacity, dtype)
+        return self._buffers[name][: SIZE * n].reshape(SIZE, n)
+
+
 @dataclass(frozen=True)
 class Moments:
     """Count, mean and centred scatter of filters.
@@ -49,7 +73,7 @@ class Moments:
     scatter: Float64 = field(default_factory=lambda: np.zeros((SIZE, SIZE)))
 
     @classmethod
-    def of(cls, x: Float64) -> Moments:
+    def of(cls, x: Float64, work: Workspace | None = None) -> Moments:
         """Moments of the columns of ``x (9, n)``.
 
         Deviations are taken from the first filter and only then from their mean, so that a block of equal
@@ -59,7 +83,7 @@ class Moments:
         if n == 0:
             return cls()
         first = x[:, :1]
-        deviation = x - first
+        deviation = np.subtract(x, first, out=(work or Workspace()).matrix("deviation", n))
         shift = deviation.mean(axis=1, keepdims=True)
         deviation -= shift
         return cls(n, (first + shift)[:, 0], deviation @ deviation.T)
@@ -82,9 +106,7 @@ class Moments:
 
     def variance_entropy(self) -> float | None:
         """Entropy (log10) of the shares of variance along the principal axes; None for fewer than two."""
-        if self.n < 2:
-            return None
-        return entropy10(np.linalg.eigvalsh(self.scatter))
+        return variance_entropies([self])[0]
 
 
 def merge_moments(parts: Iterable[Moments]) -> Moments:
@@ -92,15 +114,24 @@ def merge_moments(parts: Iterable[Moments]) -> Moments:
     return reduce(Moments.merge, parts, Moments())
 
 
-def entropy10(weights: NDArray[np.floating[Any]]) -> float:
-    """-sum p log10 p of non-negative weights divided by their sum; 0 log 0 = 0, and 0 where all are zero."""
+def variance_entropies(parts: Sequence[Moments]) -> list[float | None]:
+    """``variance_entropy`` of many layers; one call for all is much faster."""
+    eigenvalues = np.linalg.eigvalsh(np.stack([moments.scatter for moments in parts]))
+    entropies = entropy10(eigenvalues).tolist()
+    return [h if moments.n >= 2 else None for moments, h in zip(parts, entropies, strict=True)]
+
+
+def entropy10(weights: NDArray[np.floating[Any]]) -> Float64:
+    """-sum p log10 p along the last axis, p the weights divided by their sum.
+
+    Weights below zero, which only rounding makes, count as zero. 0 log 0 = 0, and 0 where all are zero.
+    """
     weights = np.clip(weights, 0.0, None)
-    total = float(weights.sum())
-    if total == 0.0:
-        return 0.0
-    p = weights[weights > 0] / total
-    # `+ 0.0` turns the negative zero of a single share into zero
-    return float(-(p * np.log10(p)).sum()) + 0.0
+    total = weights.sum(axis=-1, keepdims=True)
+    p = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    # the addition turns the negative zero of a single share into zero
+    entropy: Float64 = -(p * np.log10(p, out=np.zeros_like(p), where=p > 0)).sum(axis=-1) + 0.0
+    return entropy
 
 
 def randomness_threshold(n: float) -> float:
@@ -115,9 +146,19 @@ def peaks(x: Float32) -> Float32:
     return highest
 
 
-def scale(x: Float64, peak: Float64) -> Float64:
+def scale(x: Float64, peak: Float64, out: Float64 | None = None) -> Float64:
     """``x (9, n)`` divided by its peaks ``(n,)``; zero where the peak is."""
-    return x / np.where(peak == 0, 1.0, peak)
+    scaled: Float64 = np.divide(x, np.where(peak == 0, 1.0, peak), out=out)
+    return scaled
+
+
+def _prepare(block: Float32, work: Workspace) -> tuple[Float64, Float64, Float64]:
+    """A block ``(9, n)`` as float64, its peaks ``(n,)`` and the scaled block ``(9, n)``."""
+    n = block.shape[1]
+    peak = peaks(block).astype(np.float64)
+    x = work.matrix("x", n)
+    np.copyto(x, block)
+    return x, peak, scale(x, peak, out=work.matrix("scaled", n))
 
 
 @dataclass(frozen=True)
@@ -130,8 +171,8 @@ class LayerScan:
         Filters seen, and those with a NaN or infinite weight. Where there is one, the rest stays empty.
     raw, scaled
         Moments of the filters as they are and of the filters divided by their peaks.
-    peak
-        Largest magnitude of a weight.
+    peak, lowest_peak
+        Largest magnitude of a weight in any filter, and in the filter where it is least.
     l1
         Sum of the magnitudes of all weights.
     """
@@ -141,24 +182,26 @@ class LayerScan:
     raw: Moments = field(default_factory=Moments)
     scaled: Moments = field(default_factory=Moments)
     peak: float = 0.0
+    lowest_peak: float = math.inf
     l1: float = 0.0
 
     @classmethod
-    def of(cls, block: Float32) -> LayerScan:
+    def of(cls, block: Float32, work: Workspace | None = None) -> LayerScan:
         """Scan a block ``(9, n)``."""
+        work = work or Workspace()
         n = block.shape[1]
-        peak = peaks(block).astype(np.float64)
-        n_nonfinite = n - int(np.isfinite(peak).sum())
+        n_nonfinite = n - int(np.isfinite(peaks(block)).sum())
         if n_nonfinite:
             return cls(n, n_nonfinite)
-        x = block.astype(np.float64)
+        x, peak, scaled = _prepare(block, work)
         return cls(
             n,
             0,
-            Moments.of(x),
-            Moments.of(scale(x, peak)),
+            Moments.of(x, work),
+            Moments.of(scaled, work),
             float(peak.max(initial=0.0)),
-            float(np.abs(x).sum()),
+            float(peak.min(initial=math.inf)),
+            float(np.abs(x, out=x).sum()),
         )
 
     def merge(self, other: LayerScan) -> LayerScan:
@@ -172,6 +215,7 @@ class LayerScan:
             self.raw.merge(other.raw),
             self.scaled.merge(other.scaled),
             max(self.peak, other.peak),
+            min(self.lowest_peak, other.lowest_peak),
             self.l1 + other.l1,
         )
 
@@ -179,6 +223,11 @@ class LayerScan:
     def is_finite(self) -> bool:
         """Whether the statistics of the layer exist."""
         return self.n_nonfinite == 0
+
+    @property
+    def has_sparse(self) -> bool:
+        """Whether any filter of the layer is sparse; all are where every weight is zero."""
+        return self.peak == 0 or self.lowest_peak < SPARSE_EPS * self.peak
 
     @property
     def n_weights(self) -> int:
@@ -239,9 +288,10 @@ class Basis:
         total = self.eigenvalues.sum()
         return self.eigenvalues / total if total > 0 else np.zeros(SIZE)
 
-    def project(self, scaled: Float64) -> Float64:
+    def project(self, scaled: Float64, out: Float64 | None = None) -> Float64:
         """``(9, n)`` coefficients of scaled filters ``(9, n)``."""
-        coefficients: Float64 = self.loadings @ (scaled - self.mean[:, None])
+        coefficients: Float64 = np.matmul(self.loadings, scaled, out=out)
+        coefficients -= (self.loadings @ self.mean)[:, None]
         return coefficients
 
 
@@ -254,7 +304,7 @@ class LayerDetail:
     n_sparse
         Filters whose peak is below ``SPARSE_EPS`` times the layer's; all filters of an all-zero layer.
     clean_raw, clean_scaled
-        Moments of the other filters.
+        Moments of the other filters; empty where no filter is sparse, for they are the scan's then.
     absolute_deviation
         Sum of the distances of all weights from their mean.
     low, high
@@ -269,20 +319,22 @@ class LayerDetail:
     high: float = -math.inf
 
     @classmethod
-    def of(cls, block: Float32, scan: LayerScan, basis: Basis) -> LayerDetail:
+    def of(cls, block: Float32, scan: LayerScan, basis: Basis, work: Workspace | None = None) -> LayerDetail:
         """Detail of a block ``(9, n)`` of the layer that ``scan`` describes."""
-        peak = peaks(block).astype(np.float64)
-        x = block.astype(np.float64)
-        scaled = scale(x, peak)
-        coefficients = basis.project(scaled)
-        # an all-zero layer has no peak to compare with: all its filters are sparse
-        clean = peak >= SPARSE_EPS * scan.peak if scan.peak > 0 else np.zeros(peak.shape, dtype=bool)
-        n_sparse = int(clean.size - clean.sum())
+        work = work or Workspace()
+        x, peak, scaled = _prepare(block, work)
+        n_sparse, clean_raw, clean_scaled = 0, Moments(), Moments()
+        if scan.has_sparse:
+            clean = (peak > 0) & (peak >= SPARSE_EPS * scan.peak)
+            n_sparse = int(clean.size - clean.sum())
+            clean_raw, clean_scaled = (Moments.of(each.compress(clean, axis=1), work) for each in (x, scaled))
+        coefficients = basis.project(scaled, out=work.matrix("coefficients", x.shape[1]))
+        x -= scan.weight_mean
         return cls(
             n_sparse,
-            Moments.of(x[:, clean] if n_sparse else x),
-            Moments.of(scaled[:, clean] if n_sparse else scaled),
-            float(np.abs(x - scan.weight_mean).sum()),
+            clean_raw,
+            clean_scaled,
+            float(np.abs(x, out=x).sum()),
             float(coefficients.min()),
             float(coefficients.max()),
         )
@@ -298,8 +350,12 @@ class LayerDetail:
             max(self.high, other.high),
         )
 
+    def clean(self, scan: LayerScan) -> tuple[Moments, Moments]:
+        """Moments of the filters that are not sparse, raw and scaled, of the layer that ``scan`` describes."""
+        return (self.clean_raw, self.clean_scaled) if scan.has_sparse else (scan.raw, scan.scaled)
 
-def histogram(block: Float32, basis: Basis, low: float, high: float) -> Int64:
+
+def histogram(block: Float32, basis: Basis, low: float, high: float, work: Workspace | None = None) -> Int64:
     """Count the coefficients of a block in equal bins over ``low .. high``.
 
     Parameters
@@ -316,14 +372,16 @@ def histogram(block: Float32, basis: Basis, low: float, high: float) -> Int64:
     ``(9, 70)`` counts. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit exactly
     on the middle edge wherever ``low`` and ``high`` come from opposite sign patterns.
     """
-    x = block.astype(np.float64)
-    position = basis.project(scale(x, peaks(block).astype(np.float64)))
-    width = (high - low) or 1.0
+    work = work or Workspace()
+    n = block.shape[1]
+    _, _, scaled = _prepare(block, work)
+    position = basis.project(scaled, out=work.matrix("coefficients", n))
     position -= low
-    position *= BINS / width
+    position *= BINS / ((high - low) or 1.0)
     position += 1e-9
     np.clip(position, 0, BINS - 1, out=position)
-    bins = position.astype(np.int32)
+    bins = work.matrix("bins", n, np.intp)
+    np.copyto(bins, position, casting="unsafe")
     return np.stack([np.bincount(row, minlength=BINS) for row in bins])
 
 

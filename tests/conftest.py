@@ -1,0 +1,76 @@
+"""Shared samples and warehouses, each built once a session, and the real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import warehouse
+from tests.reference import Reference
+
+
+def _shared_data() -> Path:
+    return Path(os.environ.get("WAREHOUSE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data with reference results; skips where it is absent."""
+    folder = _shared_data()
+    if not (folder / "zoo.h5").exists():
+        pytest.skip("the shared reference data is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic dataset of 20,000 filters, 80 layers and 12 models, in the layout of CNN Filter DB v1.0.0."""
+    path = tmp_path_factory.mktemp("sample") / "dataset.h5"
+    warehouse.write_sample(path, filters=20_000, layers=80, models=12, seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lens_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in the layout of the robustness data set, with channels."""
+    path = tmp_path_factory.mktemp("lens") / "dataset.h5"
+    warehouse.write_sample(path, filters=20_000, layers=80, models=12, seed=2, layout="lens")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_warehouse(sample: Path) -> Path:
+    """The warehouse of ``sample``; do not write into it."""
+    path = sample.parent / "cnn.warehouse"
+    warehouse.ingest(sample, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lens_warehouse(lens_sample: Path) -> Path:
+    """The warehouse of ``lens_sample``; do not write into it."""
+    path = lens_sample.parent / "lens.warehouse"
+    warehouse.ingest(lens_sample, path)
+    return path
+
+
+@pytest.fixture
+def wh(sample_warehouse: Path) -> Iterator[warehouse.Warehouse]:
+    """``sample_warehouse``, open."""
+    with warehouse.open(sample_warehouse) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def reference(sample: Path) -> Reference:
+    """Everything about ``sample``, computed another way."""
+    return Reference(sample)
+
+
+@pytest.fixture(scope="session")
+def lens_reference(lens_sample: Path) -> Reference:
+    """Everything about ``lens_sample``, computed another way."""
+    return Reference(lens_sample)
