@@ -10,7 +10,6 @@ from functools import wraps
 
 import duckdb
 import pyarrow as pa
-from duckdb.func import ARROW, SPECIAL
 
 from udfs.distances import jensen_shannon, kolmogorov_smirnov, wasserstein
 from udfs.linear_algebra import eigh, orthogonality, sparsity, variance_entropy
@@ -150,13 +149,14 @@ def register(connection: duckdb.DuckDBPyConnection) -> None:
     taken = {name for (name,) in names}
     for udf in UDFS:
         if udf.name not in taken:
-            connection.create_function(
+            # texts, which every version takes: the enumerations that the stubs ask for have moved between versions
+            connection.create_function(  # type: ignore[call-overload]
                 udf.name,
                 _with_name_in_errors(udf),
                 list(udf.argument_types),
                 udf.return_type,
-                type=ARROW,
-                null_handling=SPECIAL,
+                type="arrow",
+                null_handling="special",
             )
 
 

@@ -5,8 +5,9 @@ Gets the list of files; hands on a database that the plain DuckDB shell can use.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse import sqlfiles
-from warehouse.errors import CatalogError
+from warehouse.errors import CatalogError, duckdb_message
 from warehouse.lake import LakeFile
 from warehouse.sqlfiles import LAKE_PREFIX, SqlObject
 
@@ -45,7 +46,10 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
     """
     files = sorted(files, key=lambda file: file.path)
     objects = sqlfiles.load("tables", "views", "macros")
-    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "file_search_path": search_path(folder)}) as con:
+    with _as_catalog_error(database), duckdb.connect() as con:
+        con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+        con.execute(f"set temp_directory = {text_literal(f'{database}.spill')}")
+        con.execute(search_in(folder))
         con.execute(f"attach {text_literal(str(database))} as warehouse (storage_version '{STORAGE_VERSION}')")
         con.execute("use warehouse")
         paths = {name: [file.path for file in files if file.name == name] for name in {f.name for f in files}}
@@ -56,6 +60,14 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
         con.execute("checkpoint warehouse")
         con.execute("use memory")
         con.execute("detach warehouse")
+
+
+@contextlib.contextmanager
+def _as_catalog_error(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise CatalogError(f"cannot build {database}: {duckdb_message(error)}") from error
 
 
 def create(
@@ -73,7 +85,7 @@ def create(
         con.execute(statement)
         con.execute(f"comment on {item.comment_target} {item.name} is {text_literal(item.comment)}")
     except duckdb.Error as error:
-        raise CatalogError(f"sql/**/{item.name}.sql: {error}") from error
+        raise CatalogError(f"sql/**/{item.name}.sql: {duckdb_message(error)}") from error
 
 
 def insert(con: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
@@ -101,9 +113,9 @@ def text_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def search_path(folder: Path) -> str:
-    """``file_search_path`` for a folder; DuckDB splits the setting at commas and knows no way to quote one."""
+def search_in(folder: Path) -> str:
+    """SQL that makes relative paths start in a folder; DuckDB splits the setting at commas and cannot quote one."""
     absolute = str(folder.absolute())
     if "," in absolute:
         raise CatalogError(f"{absolute}: DuckDB cannot search a folder with a comma in its path; rename or link it")
-    return absolute
+    return f"set file_search_path = {text_literal(absolute)}"

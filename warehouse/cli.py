@@ -124,7 +124,7 @@ def query(
     """Ask a question in SQL."""
     text = sys.stdin.read() if sql == "-" else sql
     with Warehouse(path) as warehouse:
-        output.write(warehouse.sql(text), format_, file, max_rows=max_rows)
+        output.write(warehouse, text, format_, file, max_rows=max_rows)
 
 
 @app.command(
@@ -140,8 +140,7 @@ def shell(context: typer.Context, path: WarehousePath) -> None:
             "the DuckDB shell `duckdb` is not installed; get it with `pip install duckdb-cli`, "
             "or ask with `warehouse query`"
         )
-    setting = f"set file_search_path = {catalog.text_literal(catalog.search_path(path))}"
-    command = [program, "-readonly", "-cmd", setting, str(path / DATABASE), *context.args]
+    command = [program, "-readonly", "-cmd", catalog.search_in(path), str(path / DATABASE), *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own shell
 
 
@@ -151,7 +150,7 @@ def info(path: WarehousePath) -> None:
     with Warehouse(path) as warehouse:
         for title, question in INFO:
             output.heading(title)
-            output.write(warehouse.sql(question), "table", None)
+            output.write(warehouse, question)
 
 
 @app.command("help", epilog="Example: warehouse help cnn.warehouse drift")
@@ -162,7 +161,7 @@ def help_(
     """List what can be asked, or describe one object."""
     with Warehouse(path) as warehouse:
         if name is None:
-            output.write(warehouse.sql("select name, kind, purpose from help order by kind, name"), "table", None)
+            output.write(warehouse, "select name, kind, purpose from help order by kind, name")
             return
         described = {row["name"]: row for row in warehouse.sql("from help").pl().to_dicts()}
         if name not in described:
@@ -206,7 +205,7 @@ def demo_(
     with Warehouse(summary.path) as warehouse:
         for title, question in demo.QUESTIONS:
             output.heading(title, question)
-            output.write(warehouse.sql(question), "table", None)
+            output.write(warehouse, question)
     typer.echo(demo.next_steps(summary.path))
 
 

@@ -168,7 +168,7 @@ def _locked_target(target: Path, *, replace: bool) -> Iterator[Lake]:
     """Lock the folder for a new state; if anything fails, remove what was written there."""
     if target.exists() and not target.is_dir():
         raise LakeError(f"{target} is a file; name a folder for the warehouse")
-    existed = target.exists()
+    existed, had_lock = target.exists(), (target / LOCK).exists()
     if existed and not (target / DATABASE).exists() and any(p.name not in ("lake", LOCK) for p in target.iterdir()):
         raise LakeError(f"{target} holds other files and is no warehouse; name a new folder")
     with disk_errors(target):
@@ -184,8 +184,9 @@ def _locked_target(target: Path, *, replace: bool) -> Iterator[Lake]:
                 lake.discard()
                 raise
     except BaseException:
-        if not existed:
+        if not had_lock:
             (target / LOCK).unlink(missing_ok=True)
+        if not existed:
             with contextlib.suppress(OSError):
                 target.rmdir()
         raise
@@ -202,8 +203,11 @@ def _commit(lake: Lake) -> None:
             new.replace(database)
             sync(lake.folder)
     finally:
-        new.unlink(missing_ok=True)
-        shutil.rmtree(f"{new}.tmp", ignore_errors=True)
+        for path in lake.folder.glob(f"{new.name}*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 class _Pipeline:

@@ -17,8 +17,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from warehouse.errors import QueryError
+from warehouse.catalog import text_literal
+from warehouse.errors import QueryError, duckdb_message
 from warehouse.lake import disk_errors
+from warehouse.session import Warehouse
 
 NUMERIC = {
     *("tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint"),
@@ -27,16 +29,22 @@ NUMERIC = {
 """DuckDB's types that a table shows flush right."""
 LIST_ITEMS = 9
 """Items of a list that a table shows."""
-FORMATS = ("table", "csv", "json", "parquet")
+OPTIONS = {"csv": "format csv, header", "json": "format json, array", "parquet": "format parquet"}
+"""What DuckDB is told to write each format but tables."""
+FORMATS = ("table", *OPTIONS)
 
 
-def write(relation: duckdb.DuckDBPyRelation, format_: str | None, file: Path | None, *, max_rows: int = 200) -> None:
-    """Write a result.
+def write(
+    warehouse: Warehouse, query: str, format_: str | None = "table", file: Path | None = None, *, max_rows: int = 200
+) -> None:
+    """Run a query and write its result.
 
     Parameters
     ----------
-    relation
-        The result; it is run here, streamed but for tables.
+    warehouse
+        Where to ask.
+    query
+        One or more statements of SQL; the result is that of the last.
     format_
         One of ``FORMATS``; None takes what the file's name ends with, and else ``table``.
     file
@@ -47,53 +55,65 @@ def write(relation: duckdb.DuckDBPyRelation, format_: str | None, file: Path | N
     Raises
     ------
     QueryError
-        Parquet to standard output.
+        Parquet to standard output, no query, or one that DuckDB refuses.
     """
     if format_ is None:
         ending = file.suffix[1:].lower() if file else ""
         format_ = ending if ending in FORMATS else "table"
     if format_ == "parquet" and file is None:
         raise QueryError("parquet is not text; name a file with -o FILE.parquet")
-    if format_ == "table":
-        _write_table(relation, file, max_rows)
-        return
-    options = {"csv": "format csv, header", "json": "format json, array", "parquet": "format parquet"}
     with _complete_or_nothing(file) as target:
-        relation.query("result", f"copy result to '{target}' ({options[format_]})")
+        if format_ == "table":
+            _write_table(warehouse.sql(query), target, max_rows)
+        else:
+            _copy(warehouse, query, target, OPTIONS[format_])
+
+
+def _copy(warehouse: Warehouse, query: str, target: Path, options: str) -> None:
+    """Let DuckDB stream a result into a file."""
+    con = warehouse.connection
+    try:
+        *before, last = con.extract_statements(query) or [None]
+        if last is None:
+            raise QueryError("the query is empty; try: from help")
+        for statement in before:
+            con.execute(statement)
+        # the line break ends a comment that the query may end with
+        con.execute(f"copy (from ({last.query.rstrip().rstrip(';')}\n)) to {text_literal(str(target))} ({options})")
+    except duckdb.Error as error:
+        raise QueryError(duckdb_message(error)) from error
 
 
 @contextlib.contextmanager
-def _complete_or_nothing(file: Path | None) -> Iterator[str]:
-    """A name to write to: standard output, or one that becomes ``file`` when all is written."""
+def _complete_or_nothing(file: Path | None) -> Iterator[Path]:
+    """A file to write to, that becomes ``file``, or is shown on standard output, when it is complete."""
     if file is None:
-        # not /dev/stdout: DuckDB would write to its beginning where output is appended to a file
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result"
-            yield str(result)
+            yield result
+            sys.stdout.flush()
             with result.open("rb") as stream:
-                sys.stdout.flush()
                 shutil.copyfileobj(stream, sys.stdout.buffer)
         return
     partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
         with disk_errors(file):
-            yield str(partial).replace("'", "''")
+            yield partial
             partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _write_table(relation: duckdb.DuckDBPyRelation, file: Path | None, max_rows: int) -> None:
+def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int) -> None:
     rows = relation.limit(max_rows + 1).fetchall()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, kind in zip(relation.columns, relation.types, strict=True):
         table.add_column(name, justify="right" if kind.id in NUMERIC else "left", overflow="fold")
     for row in rows[:max_rows]:
         table.add_row(*map(_text, row))
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(file.open("w", encoding="utf-8")) if file else sys.stdout
-        wide = not stream.isatty()
-        Console(file=stream, width=10_000 if wide else None, soft_wrap=wide, highlight=False, markup=False).print(table)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    with target.open("w", encoding="utf-8") as stream:
+        Console(file=stream, width=width, highlight=False, markup=False).print(table)
     if len(rows) > max_rows:
         typer.echo(f"the first {max_rows:,} rows; see more with --max-rows, or all with --format csv", err=True)
 

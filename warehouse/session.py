@@ -79,7 +79,7 @@ class Warehouse:
         except duckdb.Error as error:
             raise QueryError(duckdb_message(error)) from error
         if relation is None:
-            # a statement such as SET has no result; an empty one spares callers a special case
+            # an empty query, or a statement such as SET: an empty result spares callers a special case
             return self.connection.sql("select true as success limit 0")
         return relation
 
@@ -131,10 +131,13 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
     if not database.is_file():
         reason = "there is no such folder" if not folder.exists() else f"it has no {DATABASE}"
         raise LakeError(f"{folder} is not a warehouse: {reason}; make one with `warehouse ingest`")
+    setting = catalog.search_in(folder)
     try:
-        return duckdb.connect(str(database), read_only=True, config={"file_search_path": catalog.search_path(folder)})
+        connection = duckdb.connect(str(database), read_only=True)
+        connection.execute(setting)
     except duckdb.Error as error:
         raise LakeError(f"cannot open {database}: {duckdb_message(error)}") from error
+    return connection
 
 
 def did_you_mean(name: str, known: set[str]) -> str:

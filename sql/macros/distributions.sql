@@ -27,14 +27,18 @@ bins as (
     from histogram_range
 ),
 densities as (
-    select grp, component, bin, bin_lo, bin_hi, coalesce(n, 0) as n, coalesce(n / (total * width), 0) as density
+    select
+        grp, component, bin, bin_lo, bin_hi,
+        coalesce(n, 0) as n,
+        coalesce(n / (total * width), 0) as density,
+        -- empty bins only: in a large group a density may be below eps
+        coalesce(n / (total * width), 1.1920929e-07) as positive_density
     from totals
     cross join bins
     left join counts using (grp, component, bin)
 )
 select
-    *,
-    greatest(density, 1.1920929e-07) / sum(greatest(density, 1.1920929e-07)) over (partition by grp, component)
-        as probability
+    * exclude positive_density,
+    positive_density / sum(positive_density) over (partition by grp, component) as probability
 from densities
 order by grp, component, bin;

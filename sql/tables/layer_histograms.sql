@@ -4,5 +4,5 @@
 -- columns: layer_id; component: 0 .. 8; bin: 0 .. 69 over the range of histogram_range; n: filters in it
 -- example: select component, sum(n) from layer_histograms where layer_id = 0 group by component
 create table layer_histograms as
-from lake_layer_histograms
-order by layer_id, component, bin;
+-- ingest writes them in the order of layer_id, component and bin; sorting again would take memory
+from lake_layer_histograms;
