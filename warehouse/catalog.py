@@ -6,6 +6,8 @@ Gets the list of files; hands on a database that the plain DuckDB shell can use.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from warehouse import sqlfiles
-from warehouse.errors import CatalogError, duckdb_message
+from warehouse.errors import CatalogError, LakeError, duckdb_message
 from warehouse.lake import LakeFile
 from warehouse.sqlfiles import LAKE_PREFIX, SqlObject
 
@@ -46,7 +48,7 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
     """
     files = sorted(files, key=lambda file: file.path)
     objects = sqlfiles.load("tables", "views", "macros")
-    with _as_catalog_error(database), duckdb.connect() as con:
+    with _disk_errors(database), duckdb.connect() as con:
         con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         con.execute(f"set temp_directory = {text_literal(f'{database}.spill')}")
         con.execute(search_in(folder))
@@ -63,11 +65,15 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
 
 
 @contextlib.contextmanager
-def _as_catalog_error(database: Path) -> Iterator[None]:
+def _disk_errors(database: Path) -> Iterator[None]:
+    """Turn what DuckDB says of a failing disk into an error that names the database."""
     try:
         yield
     except duckdb.Error as error:
-        raise CatalogError(f"cannot build {database}: {duckdb_message(error)}") from error
+        message = duckdb_message(error)
+        if os.strerror(errno.ENOSPC) in message:
+            raise LakeError(f"cannot write {database}: the disk is full; nothing was changed") from error
+        raise CatalogError(f"cannot build {database}: {message}") from error
 
 
 def create(
@@ -78,6 +84,9 @@ def create(
     temporary: bool = False,
 ) -> None:
     """Run an object's ``create`` statement and make its header its comment."""
+    unknown = [name for name in _LAKE_NAME.findall(item.statement) if name not in paths]
+    if unknown:
+        raise CatalogError(f"sql/**/{item.name}.sql: the lake has no table {unknown[0]}, only {', '.join(paths)}")
     statement = _LAKE_NAME.sub(lambda match: _scan(paths[match[1]]), item.statement)
     if temporary:
         statement = statement.replace("create", "create temp", 1)
@@ -85,6 +94,8 @@ def create(
         con.execute(statement)
         con.execute(f"comment on {item.comment_target} {item.name} is {text_literal(item.comment)}")
     except duckdb.Error as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise
         raise CatalogError(f"sql/**/{item.name}.sql: {duckdb_message(error)}") from error
 
 
@@ -98,6 +109,9 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]
 def help_row(item: SqlObject) -> dict[str, str | None]:
     """A row of ``help``."""
     told = {key: item.header.get(key) for key in ("purpose", "parameters", "columns", "example")}
+    missing = [key for key in ("purpose", "example") if told[key] is None]
+    if missing:
+        raise CatalogError(f"sql/**/{item.name}.sql: the header has no line `-- {missing[0]}: ...`")
     return {"name": item.name, "kind": item.kind, **told}
 
 
@@ -114,8 +128,15 @@ def text_literal(text: str) -> str:
 
 
 def search_in(folder: Path) -> str:
-    """SQL that makes relative paths start in a folder; DuckDB splits the setting at commas and cannot quote one."""
+    """SQL that makes relative paths start in a folder.
+
+    Raises
+    ------
+    CatalogError
+        A path that DuckDB would take for several or for a pattern; it knows no way to quote one.
+    """
     absolute = str(folder.absolute())
-    if "," in absolute:
-        raise CatalogError(f"{absolute}: DuckDB cannot search a folder with a comma in its path; rename or link it")
+    for character, name in {",": "comma", "?": "question mark", "\\": "backslash"}.items():
+        if character in absolute:
+            raise CatalogError(f"{absolute}: DuckDB cannot read files below a path with a {name}; rename the folder")
     return f"set file_search_path = {text_literal(absolute)}"

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from warehouse import catalog, demo, output
-from warehouse.errors import QueryError, WarehouseError, duckdb_message
+from warehouse.errors import QueryError, WarehouseError
 from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
 from warehouse.lake import DATABASE
@@ -223,10 +223,10 @@ def main() -> None:
     except WarehouseError as error:
         errors.print(f"error: {error}", markup=False)
         sys.exit(1)
-    except duckdb.Error as error:
-        errors.print(f"error: {duckdb_message(error)}", markup=False)
-        sys.exit(1)
     except BrokenPipeError:
         # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        errors.print(f"error: {error}", markup=False)
         sys.exit(1)

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from warehouse.ingest import Summary, ingest
+from warehouse.lake import disk_errors
 from warehouse.progress import Report
 from warehouse.sample import write_sample
 
@@ -29,7 +30,8 @@ QUESTIONS = (
 
 def prepare(folder: Path, progress: Report | None) -> Summary:
     """Make the sample in ``folder``, unless it is there, and its warehouse anew."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     dataset = folder / "sample.h5"
     if not dataset.exists():
         write_sample(

@@ -28,11 +28,11 @@ from threadpoolctl import threadpool_limits
 
 from warehouse import catalog, passes, rollups
 from warehouse.errors import LakeError, SourceError
-from warehouse.lake import DATABASE, LOCK, Lake, disk_errors, leftovers, lock, sync
+from warehouse.lake import DATABASE, LOCK, Lake, disk_errors, leftovers, lock
 from warehouse.metadata import Metadata, tabulate
 from warehouse.plan import runs_of, segments_of
 from warehouse.rollups import Measurement
-from warehouse.source import Source, open_source
+from warehouse.source import Source, naming, open_source
 from warehouse.statistics import Basis, merge_moments
 from warehouse.version import __version__
 
@@ -137,26 +137,26 @@ def ingest(
     """
     begin = time.monotonic()
     target = Path(target)
-    with open_source(source, progress=_decompression(progress)) as opened:
-        tables = tabulate(opened.meta(), opened.n_filters)
-        with _locked_target(target, replace=replace) as lake:
-            with threadpool_limits(limits=1, user_api="blas"):
-                pipeline = _Pipeline(opened, tables, lake, threads, progress)
-                nonfinite = pipeline.run(allow_nonfinite=allow_nonfinite)
-            _commit(lake)
-            return Summary(
-                path=target,
-                filters=opened.n_filters,
-                layers=tables.layers.num_rows,
-                models=tables.models.num_rows,
-                unclaimed_filters=pipeline.n_unclaimed,
-                nonfinite_layers=nonfinite,
-                seconds=time.monotonic() - begin,
-                bytes=sum(file.bytes for file in lake.files) + (target / DATABASE).stat().st_size,
-                leftover_bytes=sum(
-                    path.stat().st_size for path in leftovers(target, {file.path for file in lake.files})
-                ),
-            )
+    with (
+        _locked_target(target, replace=replace) as lake,
+        open_source(source, progress=_decompression(progress)) as opened,
+    ):
+        with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
+            tables = tabulate(opened.meta(), opened.n_filters)
+            pipeline = _Pipeline(opened, tables, lake, threads, progress)
+            nonfinite = pipeline.run(allow_nonfinite=allow_nonfinite)
+        _commit(lake)
+        return Summary(
+            path=target,
+            filters=opened.n_filters,
+            layers=tables.layers.num_rows,
+            models=tables.models.num_rows,
+            unclaimed_filters=pipeline.n_unclaimed,
+            nonfinite_layers=nonfinite,
+            seconds=time.monotonic() - begin,
+            bytes=sum(file.bytes for file in lake.files) + (target / DATABASE).stat().st_size,
+            leftover_bytes=sum(path.stat().st_size for path in leftovers(target, {file.path for file in lake.files})),
+        )
 
 
 def _decompression(progress: Progress | None) -> Callable[[int, int], None] | None:
@@ -165,43 +165,41 @@ def _decompression(progress: Progress | None) -> Callable[[int, int], None] | No
 
 @contextlib.contextmanager
 def _locked_target(target: Path, *, replace: bool) -> Iterator[Lake]:
-    """Lock the folder for a new state; if anything fails, remove what was written there."""
-    if target.exists() and not target.is_dir():
-        raise LakeError(f"{target} is a file; name a folder for the warehouse")
-    existed, had_lock = target.exists(), (target / LOCK).exists()
-    if existed and not (target / DATABASE).exists() and any(p.name not in ("lake", LOCK) for p in target.iterdir()):
-        raise LakeError(f"{target} holds other files and is no warehouse; name a new folder")
+    """Lock the folder for a new state; if anything fails before the commit, remove what was written there."""
+    catalog.search_in(target)
     with disk_errors(target):
+        if target.exists() and not target.is_dir():
+            raise LakeError(f"{target} is a file; name a folder for the warehouse")
+        is_new = not target.exists() or not any(target.iterdir())
+        if not is_new and not (target / DATABASE).exists() and not _is_unfinished(target):
+            raise LakeError(f"{target} holds other files and is no warehouse; name a new folder")
         target.mkdir(parents=True, exist_ok=True)
-    lake = Lake(target)
-    try:
-        with lock(target):
+    with lock(target):
+        lake = Lake(target)
+        try:
             if (target / DATABASE).exists() and not replace:
                 raise LakeError(f"{target} is a warehouse already; use --replace to make it anew, or name another")
-            try:
-                yield lake
-            except BaseException:
-                lake.discard()
-                raise
-    except BaseException:
-        if not had_lock:
-            (target / LOCK).unlink(missing_ok=True)
-        if not existed:
-            with contextlib.suppress(OSError):
-                target.rmdir()
-        raise
+            yield lake
+        except BaseException:
+            lake.discard()
+            if is_new and not lake.is_committed:
+                (target / LOCK).unlink()
+                with contextlib.suppress(OSError):
+                    target.rmdir()
+            raise
+
+
+def _is_unfinished(target: Path) -> bool:
+    """Whether a folder holds nothing but what a broken ingest leaves behind."""
+    return all(path.name in ("lake", LOCK) or path.name.startswith(f"{DATABASE}.") for path in target.iterdir())
 
 
 def _commit(lake: Lake) -> None:
     """Build the database beside the old one and put it in its place."""
-    database = lake.folder / DATABASE
     new = lake.folder / f"{DATABASE}.{uuid.uuid4().hex}.tmp"
     try:
-        with disk_errors(new):
-            catalog.build(new, lake.folder, lake.files)
-            sync(new)
-            new.replace(database)
-            sync(lake.folder)
+        catalog.build(new, lake.folder, lake.files)
+        lake.commit(new)
     finally:
         for path in lake.folder.glob(f"{new.name}*"):
             if path.is_dir():

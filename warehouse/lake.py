@@ -120,7 +120,9 @@ class FilterFile:
         parts = []
         for group in range(first, last):
             low, high = int(self._edges[group]), int(self._edges[group + 1])
-            parts.append(self._row_group(group)[:, max(start, low) - low : min(stop, high) - low])
+            part = self._row_group(group)[:, max(start, low) - low : min(stop, high) - low]
+            # the next row group comes into the same memory
+            parts.append(part if group + 1 == last else part.copy())
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _row_group(self, group: int) -> NDArray[np.float32]:
@@ -163,6 +165,7 @@ class Lake:
         self.folder = folder
         self.files: list[LakeFile] = []
         self._begun: list[Path] = []
+        self._committed = -1
         self._guard = threading.Lock()
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -205,8 +208,24 @@ class Lake:
         with self._guard:
             self.files.append(LakeFile(name, relative, n_rows, sink.bytes, sink.sha256))
 
+    def commit(self, database: Path) -> None:
+        """Make a finished database that of the warehouse: the one step that changes what readers see."""
+        with disk_errors(database):
+            sync(database)
+            self._committed = database.stat().st_ino
+            database.replace(self.folder / DATABASE)
+            sync(self.folder)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the warehouse's database is the one of ``commit``, whatever happened since."""
+        database = self.folder / DATABASE
+        return database.exists() and database.stat().st_ino == self._committed
+
     def discard(self) -> None:
-        """Remove everything written, finished or not, and the folders then empty."""
+        """Remove everything written, finished or not, and the folders then empty; once committed, do nothing."""
+        if self.is_committed:
+            return
         for path in self._begun:
             path.unlink(missing_ok=True)
         remove_empty_folders(self.folder)
@@ -216,14 +235,17 @@ def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
     """Files below ``folder/lake``, and databases never finished, that are not among the paths ``named``."""
     keep = {folder / path for path in named}
     found = [path for path in (folder / "lake").rglob("*") if path.is_file() and path not in keep]
-    return sorted([*found, *folder.glob(f"{DATABASE}.*.tmp")])
+    unfinished = [path for path in folder.glob(f"{DATABASE}.*.tmp*") if not path.is_dir()]
+    spilled = folder.glob(f"{DATABASE}.*.tmp.spill/*")
+    return sorted([*found, *unfinished, *spilled])
 
 
 def remove_empty_folders(folder: Path) -> None:
-    """Remove the empty folders of the lake."""
-    for path, _, _ in os.walk(folder / "lake", topdown=False):
+    """Remove the empty folders of the lake, and those into which an unfinished database spilled."""
+    folders = [Path(path) for path, _, _ in os.walk(folder / "lake", topdown=False)]
+    for path in [*folders, *folder.glob(f"{DATABASE}.*.tmp.spill")]:
         with contextlib.suppress(OSError):
-            Path(path).rmdir()
+            path.rmdir()
 
 
 @contextlib.contextmanager

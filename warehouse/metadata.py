@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 RESERVED = ("axis", "keep", "filter_id", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8")
 """Names that a source's column may not take: parameters of the macros and columns of ``filters``."""
 
+_BOOLEANS = {0: False, 1: True, "false": False, "true": True}
 _KERNEL = re.compile(r"\((\d+), ?(\d+)\) filters")
 _LIST = re.compile(r"\s*\[\s*\d+(\s*,\s*\d+)*\s*\]\s*")
 _RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
@@ -91,8 +92,8 @@ class _Rows:
         ids = _convert("model_id", frame.index["model_id"], INTEGER)
         for row, value in enumerate(ids):
             if value is None or not -(2**31) <= value < 2**31:
-                found = frame.index["model_id"][row]
-                raise SourceError(f"/meta, row {row}: model_id is {found!r}, expected a whole number of 32 bits")
+                found = frame.index["model_id"].tolist()[row]
+                raise SourceError(f"/meta, row {row}: model_id is {found!r:.60}, expected a whole number of 32 bits")
         self.model_id = [ids[row] for row in self.order]
         _refuse_overlaps(self.first, self.n, self.order, self.model_id)
         by_model: dict[int, list[int]] = {}
@@ -173,8 +174,8 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
     models |= _pretraining(rows, columns.pop(PRETRAINING, None))
     models["architecture_family"] = pa.nulls(len(rows.by_model), TEXT)
 
-    operators = _pop(columns, lambda name: name in ONNX_OPERATORS)
-    kernels = _pop(columns, lambda name: _KERNEL.fullmatch(name) is not None)
+    operators = _pop_counts(rows, columns, lambda name: name in ONNX_OPERATORS)
+    kernels = _pop_counts(rows, columns, lambda name: _KERNEL.fullmatch(name) is not None)
     taken |= models.keys() | layers.keys()
     for source, values in columns.items():
         column = rows.column(source, values, KNOWN_TYPES.get(source))
@@ -185,23 +186,31 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
         else:
             models[name] = pa.array(per_model, column.type)
 
-    staging = duckdb.connect()
-    for item in (
-        sqlfiles.load_one("tables", "label_fixes"),
-        sqlfiles.load_one("tables", "architecture_patterns"),
-        sqlfiles.load_one("macros", "depth_decile"),
-    ):
-        staging.execute(item.statement)
-    staging.register("source_models", pa.table(models))
-    staging.register("source_layers", pa.table(layers))
-    fixed_models = staging.sql(sqlfiles.load_query("staging", "models")).to_arrow_table()
+    fixed_models, full_layers = _staged(pa.table(models), pa.table(layers))
     return Metadata(
         fixed_models,
-        staging.sql(sqlfiles.load_query("staging", "layers")).to_arrow_table(),
-        _model_operators(rows, operators),
-        _model_kernels(rows, kernels),
+        full_layers,
+        _table(sorted(operators), {"model_id": pa.int32(), "operator": TEXT, "n": INTEGER}),
+        _model_kernels(kernels),
         _model_datasets(fixed_models),
     )
+
+
+def _staged(models: pa.Table, layers: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """``models`` with labels fixed and families derived, and ``layers`` with the tenth of the depth."""
+    with duckdb.connect() as staging:
+        for item in (
+            sqlfiles.load_one("tables", "label_fixes"),
+            sqlfiles.load_one("tables", "architecture_patterns"),
+            sqlfiles.load_one("macros", "depth_decile"),
+        ):
+            staging.execute(item.statement)
+        staging.register("source_models", models)
+        staging.register("source_layers", layers)
+        return (
+            staging.sql(sqlfiles.load_query("staging", "models")).to_arrow_table(),
+            staging.sql(sqlfiles.load_query("staging", "layers")).to_arrow_table(),
+        )
 
 
 def _layer_columns(rows: _Rows, frame: MetaFrame, columns: dict[str, np.ndarray]) -> dict[str, pa.Array]:
@@ -229,12 +238,14 @@ def _pretraining(rows: _Rows, values: np.ndarray | None) -> dict[str, pa.Array]:
     if values is None:
         n = len(rows.by_model)
         return {"pretrained": pa.nulls(n, BOOLEAN), "pretraining_dataset": pa.nulls(n, TEXT)}
-    if _inferred_type(values) == BOOLEAN:
+    present = {value for value in values.tolist() if not _is_missing(value)}
+    if present and present <= {True, False}:
         flags = rows.per_model_strictly(rows.column(PRETRAINING, values, BOOLEAN))
         names: list[str | None] = [None] * len(flags)
     else:
         names = rows.per_model_strictly(rows.column(PRETRAINING, values, TEXT))
-        flags = [name is not None for name in names]
+        raw = _raw_text(rows, values)
+        flags = [None if text == "?" else name is not None for text, name in zip(raw, names, strict=True)]
     return {"pretrained": pa.array(flags, BOOLEAN), "pretraining_dataset": pa.array(names, TEXT)}
 
 
@@ -244,31 +255,30 @@ def _raw_text(rows: _Rows, values: np.ndarray) -> list[str | None]:
     return [None if _is_missing(value) else str(value) for value in firsts]
 
 
-def _pop(columns: dict[str, np.ndarray], chosen: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """Take the columns with a chosen name and numeric values out of ``columns``."""
-    names = [name for name, values in columns.items() if chosen(name) and values.dtype.kind in "iuf"]
-    return {name: columns.pop(name) for name in names}
+def _pop_counts(
+    rows: _Rows, columns: dict[str, np.ndarray], chosen: Callable[[str], bool]
+) -> list[tuple[int, str, int]]:
+    """Take the columns that have a chosen name and hold a count a model out of ``columns``.
 
-
-def _counts(rows: _Rows, columns: dict[str, np.ndarray]) -> Iterator[tuple[int, str, int]]:
-    """(model_id, column, count) for every count above zero."""
-    for name, values in columns.items():
-        counts = rows.per_model_strictly(rows.column(name, values, INTEGER))
-        for model, count in zip(rows.by_model, counts, strict=True):
-            if count:
-                yield model, name, count
-
-
-def _model_operators(rows: _Rows, columns: dict[str, np.ndarray]) -> pa.Table:
-    return _table(sorted(_counts(rows, columns)), {"model_id": pa.int32(), "operator": TEXT, "n": INTEGER})
-
-
-def _model_kernels(rows: _Rows, columns: dict[str, np.ndarray]) -> pa.Table:
+    Returns (model_id, column, count) for every count above zero. A column of another kind, whatever its name,
+    is left.
+    """
     found = []
-    for model, name, count in _counts(rows, columns):
-        size = _KERNEL.fullmatch(name)
-        assert size is not None  # noqa: S101 - the columns were chosen by this pattern
-        found.append((model, int(size[1]), int(size[2]), count))
+    for name in [name for name in columns if chosen(name)]:
+        if _inferred_type(columns[name]) not in (INTEGER, TEXT) or columns[name].dtype.kind not in "iuf":
+            continue
+        counts = rows.per_model(rows.column(name, columns[name], INTEGER))
+        if counts is not None and all(count is None or count >= 0 for count in counts):
+            del columns[name]
+            found += [(model, name, n) for model, n in zip(rows.by_model, counts, strict=True) if n]
+    return found
+
+
+def _model_kernels(counts: Iterable[tuple[int, str, int]]) -> pa.Table:
+    found = []
+    for model, name, n in counts:
+        height, width = map(int, re.findall(r"\d+", name)[:2])
+        found.append((model, height, width, n))
     schema = {"model_id": pa.int32(), "height": pa.int32(), "width": pa.int32(), "n_filters": INTEGER}
     return _table(sorted(found), schema)
 
@@ -297,10 +307,10 @@ def _filter_ranges(ids: np.ndarray, n_filters: int) -> tuple[np.ndarray, np.ndar
     for row, value in enumerate(ids):
         first, last = _filter_range(value, row)
         if first > last:
-            raise SourceError(f"/meta, row {row}: filter_ids {value!r} runs backwards, expected start:end")
+            raise SourceError(f"/meta, row {row}: filter_ids '{first}:{last}' runs backwards, expected start:end")
         if first < 0 or last >= n_filters:
             raise SourceError(
-                f"/meta, row {row}: filter_ids {value!r} is out of range, the file has filters 0:{n_filters - 1}"
+                f"/meta, row {row}: filter_ids '{first}:{last}' is out of range, the file has filters 0:{n_filters - 1}"
             )
         bounds[row] = first, last
     return bounds[:, 0], bounds[:, 1]
@@ -318,9 +328,7 @@ def _filter_range(value: object, row: int) -> tuple[int, int]:
             if last - first + 1 == len(ids) == len(np.unique(ids)):
                 return first, last
             raise SourceError(f"/meta, row {row}: filter_ids lists ids with gaps or repeats, expected one run of ids")
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    raise SourceError(f"/meta, row {row}: filter_ids is {shown}, expected 'start:end' or a list of ids")
+    raise SourceError(f"/meta, row {row}: filter_ids is {value!r:.60}, expected 'start:end' or a list of ids")
 
 
 def _refuse_overlaps(first: np.ndarray, n: np.ndarray, order: np.ndarray, model_id: list[int]) -> None:
@@ -341,7 +349,8 @@ def _inferred_type(values: np.ndarray) -> pa.DataType:
     if values.dtype.kind == "b":
         return BOOLEAN
     if values.dtype.kind in "iu":
-        return INTEGER
+        # text keeps the digits of what no column of integers holds
+        return INTEGER if values.size == 0 or int(values.max()) < 2**63 else TEXT
     present: Iterable[Any] = [value for value in values.tolist() if not _is_missing(value)]
     kinds = {type(value) for value in present}
     if kinds == {bool}:
@@ -358,34 +367,37 @@ def _convert(source: str, values: np.ndarray, kind: pa.DataType) -> list[Any]:
     for row, value in enumerate(values.tolist()):
         try:
             result.append(_convert_one(value, kind))
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, KeyError):
             raise SourceError(f"/meta, row {row}: {source!r} is {value!r:.60}, expected {_expected(kind)}") from None
     return result
 
 
 def _expected(kind: pa.DataType) -> str:
-    return {TEXT: "text", INTEGER: "a whole number", NUMBER: "a number", BOOLEAN: "true or false"}[kind]
+    return {TEXT: "valid text", INTEGER: "a whole number", NUMBER: "a number", BOOLEAN: "true or false"}[kind]
 
 
 def _convert_one(value: Any, kind: pa.DataType) -> Any:
+    """One value of a type; raises where it is none."""
     if _is_missing(value) or (isinstance(value, str) and value.strip().lower() in MISSING_TEXT):
         return None
     if kind == TEXT:
-        return str(value)
+        text = str(value)
+        text.encode()
+        return text
     if kind == BOOLEAN:
-        if value not in (0, 1):
-            raise ValueError
-        return bool(value)
-    number = float(value)
-    if math.isinf(number):
-        return None
+        return _BOOLEANS[value.lower() if isinstance(value, str) else value]
+    if isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value)):
+        # not by way of a float, which holds whole numbers only up to 2**53
+        number: int | float = int(value)
+    else:
+        number = float(value)
+        if math.isinf(number):
+            return None
     if kind == NUMBER:
-        return number
-    # not by way of `number`: a float holds whole numbers only up to 2**53
-    whole = int(value)
-    if whole != number or not -(2**63) <= whole < 2**63:
+        return float(number)
+    if number != int(number) or not -(2**63) <= number < 2**63:
         raise ValueError
-    return whole
+    return int(number)
 
 
 def _snake_case(name: str) -> str:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from warehouse.catalog import text_literal
-from warehouse.errors import QueryError, duckdb_message
+from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.lake import disk_errors
 from warehouse.session import Warehouse
 
@@ -55,46 +55,49 @@ def write(
     Raises
     ------
     QueryError
-        Parquet to standard output, no query, or one that DuckDB refuses.
+        Parquet to standard output, or a query that DuckDB refuses.
     """
     if format_ is None:
         ending = file.suffix[1:].lower() if file else ""
         format_ = ending if ending in FORMATS else "table"
     if format_ == "parquet" and file is None:
         raise QueryError("parquet is not text; name a file with -o FILE.parquet")
+    relation = warehouse.sql(query)
     with _complete_or_nothing(file) as target:
-        if format_ == "table":
-            _write_table(warehouse.sql(query), target, max_rows)
-        else:
-            _copy(warehouse, query, target, OPTIONS[format_])
+        try:
+            if format_ == "table":
+                _write_table(relation, target, max_rows)
+            else:
+                _copy(relation, target, OPTIONS[format_])
+        except duckdb.Error as error:
+            raise QueryError(duckdb_message(error)) from error
 
 
-def _copy(warehouse: Warehouse, query: str, target: Path, options: str) -> None:
-    """Let DuckDB stream a result into a file."""
-    con = warehouse.connection
-    try:
-        *before, last = con.extract_statements(query) or [None]
-        if last is None:
-            raise QueryError("the query is empty; try: from help")
-        for statement in before:
-            con.execute(statement)
-        # the line break ends a comment that the query may end with
-        con.execute(f"copy (from ({last.query.rstrip().rstrip(';')}\n)) to {text_literal(str(target))} ({options})")
-    except duckdb.Error as error:
-        raise QueryError(duckdb_message(error)) from error
+def _copy(relation: duckdb.DuckDBPyRelation, target: Path, options: str) -> None:
+    """Stream a result into a file, through a second DuckDB that knows how to write it."""
+    # the method was renamed in DuckDB 1.5
+    read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
+    with duckdb.connect() as writer:
+        writer.register("result", read())
+        writer.execute(f"copy result to {text_literal(str(target))} ({options})")
 
 
 @contextlib.contextmanager
 def _complete_or_nothing(file: Path | None) -> Iterator[Path]:
-    """A file to write to, that becomes ``file``, or is shown on standard output, when it is complete."""
-    if file is None:
+    """A file to write to, that becomes ``file`` when complete, or goes to standard output, a pipe or a device."""
+    if file is None or (file.exists() and not file.is_file()):
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result"
             yield result
-            sys.stdout.flush()
             with result.open("rb") as stream:
-                shutil.copyfileobj(stream, sys.stdout.buffer)
+                if file is None:
+                    shutil.copyfileobj(stream, sys.stdout.buffer)
+                else:
+                    with disk_errors(file), file.open("wb") as device:
+                        shutil.copyfileobj(stream, device)
         return
+    if not file.parent.is_dir():
+        raise LakeError(f"cannot write {file}: there is no folder {file.parent}")
     partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
         with disk_errors(file):
@@ -113,7 +116,7 @@ def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int)
         table.add_row(*map(_text, row))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     with target.open("w", encoding="utf-8") as stream:
-        Console(file=stream, width=width, highlight=False, markup=False).print(table)
+        Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(table)
     if len(rows) > max_rows:
         typer.echo(f"the first {max_rows:,} rows; see more with --max-rows, or all with --format csv", err=True)
 

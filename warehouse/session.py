@@ -32,6 +32,8 @@ class Warehouse:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        # the paths of a lazy frame must outlive a change of the working directory
+        self._folder = self.path.absolute()
         self.connection = connect(self.path)
         try:
             udfs.register(self.connection)
@@ -99,7 +101,7 @@ class Warehouse:
             A file is missing.
         """
         rows = self.connection.sql("select name, path from files order by path").fetchall()
-        paths = [self.path / path for found, path in rows if found == name]
+        paths = [self._folder / path for found, path in rows if found == name]
         if not paths:
             raise QueryError(f"the lake has no table {name!r}{did_you_mean(name, {found for found, _ in rows})}")
         missing = next((path for path in paths if not path.is_file()), None)
@@ -120,7 +122,10 @@ class Warehouse:
 
 
 def connect(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Open the database of a warehouse read-only, as a plain shell would, with its folder as search path.
+    """Open the database of a warehouse read-only, with its folder as search path.
+
+    It is attached to a DuckDB instance of its own: functions belong to an instance, but die with the connection
+    that registered them, and connections to the same file share one.
 
     Raises
     ------
@@ -133,7 +138,9 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
         raise LakeError(f"{folder} is not a warehouse: {reason}; make one with `warehouse ingest`")
     setting = catalog.search_in(folder)
     try:
-        connection = duckdb.connect(str(database), read_only=True)
+        connection = duckdb.connect()
+        connection.execute(f"attach {catalog.text_literal(str(database))} as warehouse (read_only)")
+        connection.execute("use warehouse")
         connection.execute(setting)
     except duckdb.Error as error:
         raise LakeError(f"cannot open {database}: {duckdb_message(error)}") from error

@@ -85,7 +85,7 @@ class Source:
         SourceError
             If ``/meta`` is missing, of another kind, damaged, or names anything to be run.
         """
-        with _naming(self.path), self._lock:
+        with naming(self.path), self._lock:
             return read_frame(self._filters.file)
 
     def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -118,7 +118,7 @@ class Source:
         rows = self._scratch(min(step, stop - start))
         columns = rows.reshape(-1, _WEIGHTS).T
         # A float64 too large for float32 is the caller's to find, by its value.
-        with _naming(self.path), np.errstate(over="ignore", invalid="ignore"):
+        with naming(self.path), np.errstate(over="ignore", invalid="ignore"):
             first = start
             while first < stop:
                 last = min(stop, (first // step + 1) * step)
@@ -136,7 +136,7 @@ class Source:
             ``name`` and ``mtime`` (ISO 8601, UTC) of the file as named; of the file unpacked its ``size``
             (bytes), ``sha256_header`` (first 64 KiB) and ``sha256_samples`` (16 evenly spaced 64 KiB pieces).
         """
-        with _naming(self.path), self._unpacked.open("rb") as file:
+        with naming(self.path), self._unpacked.open("rb") as file:
             header = hashlib.sha256(file.read(_SAMPLE))
             samples = hashlib.sha256()
             for sample in range(_N_SAMPLES):
@@ -202,10 +202,10 @@ def open_source(
     """
     path = Path(path)
     with ExitStack() as resources:
-        with _naming(path):
+        with naming(path):
             packed = _is_packed(path)
         unpacked = resources.enter_context(xz.unpacked(path, scratch, progress)) if packed else path
-        with _naming(path):
+        with naming(path):
             if not h5py.is_hdf5(unpacked):
                 raise SourceError("not an HDF5 file; expected dataset.h5 or dataset.h5.xz")
             file = resources.enter_context(h5py.File(unpacked, "r"))
@@ -252,12 +252,13 @@ def _step(filters: h5py.Dataset) -> int:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Make one line that names the file of whatever goes wrong in reading it."""
     try:
         yield
     except SourceError as error:
-        raise SourceError(f"{path}: {error}") from error
+        named = str(error).startswith(f"{path}: ")
+        raise SourceError(str(error) if named else f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:

@@ -6,6 +6,7 @@ an example; it becomes the object's comment and its row in ``help``.
 
 from __future__ import annotations
 
+import functools
 import graphlib
 import re
 from collections.abc import Iterable
@@ -21,11 +22,8 @@ LAKE_PREFIX = "lake_"
 """In a file of tables or views, ``lake_layers`` stands for the committed Parquet files of ``layers``."""
 
 _HEADER_LINE = re.compile(r"--(?: (?P<key>[a-z]+):)? *(?P<text>.*)")
-_CREATE = re.compile(
-    r"create\s+(?P<kind>table|view|macro)\s+(?P<name>\w+)\s*(?P<parameters>\(.*?\))?\s*"
-    r"(?:as\s+(?P<table>table\s)?\s*(?P<body>.*))?",
-    re.IGNORECASE | re.DOTALL,
-)
+_CREATE = re.compile(r"create\s+(?P<kind>table|view|macro)\s+(?P<name>\w+)\s*(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_BODY = re.compile(r"\s*as\s+(?P<table>table\b)?(?P<query>.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,7 @@ def read_header(text: str) -> tuple[dict[str, str], str]:
     return header, ""
 
 
+@functools.cache
 def parse(text: str, where: str) -> SqlObject:
     """Read one file's text; ``where`` names it in errors."""
     header, statement = read_header(text)
@@ -89,9 +88,20 @@ def parse(text: str, where: str) -> SqlObject:
     if not match:
         raise CatalogError(f"{where}: expected one `create table|view|macro` after the header")
     kind = match["kind"].lower()
+    body = _BODY.match(_after_parentheses(match["rest"]))
     if kind == "macro":
-        kind = "table macro" if match["table"] else "scalar macro"
-    return SqlObject(match["name"], kind, statement, header, _names_in(match["body"] or "", where))
+        kind = "table macro" if body and body["table"] else "scalar macro"
+    return SqlObject(match["name"], kind, statement, header, _names_in(body["query"] if body else "", where))
+
+
+def _after_parentheses(text: str) -> str:
+    """What follows the parameters of a macro or the columns of a table, if there are any."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return text[position + (character == ")") :]
+    return ""
 
 
 def _names_in(body: str, where: str) -> frozenset[str]:
@@ -100,15 +110,20 @@ def _names_in(body: str, where: str) -> frozenset[str]:
         trees = sqlglot.parse(body, dialect="duckdb")
     except sqlglot.errors.ParseError as error:
         detail = error.errors[0]
-        message = f"{where}: {detail['description']} line {detail['line']}, column {detail['col']} of its query"
+        message = f"{where}: {detail['description']}, line {detail['line']}, column {detail['col']} of its query"
         raise CatalogError(message) from None
+    except sqlglot.errors.TokenError as error:
+        raise CatalogError(f"{where}: {str(error).splitlines()[0]}") from None
+    if len(trees) > 1:
+        raise CatalogError(f"{where}: expected one statement, found {len(trees)}")
     names: set[str] = set()
     for tree in trees:
         if tree is not None:
             names |= {table.name for table in tree.find_all(exp.Table)}
             names |= {function.name.lower() for function in tree.find_all(exp.Anonymous)}
             names -= {cte.alias for cte in tree.find_all(exp.CTE)}
-    return frozenset(names)
+    # a table function is a table without a name
+    return frozenset(names - {""})
 
 
 def load(*folders: str) -> list[SqlObject]:

@@ -39,6 +39,10 @@ densities as (
 )
 select
     * exclude positive_density,
-    positive_density / sum(positive_density) over (partition by grp, component) as probability
+    -- in the order of the bins, so that equal groups have equal probabilities to the last bit
+    positive_density / sum(positive_density) over (
+        partition by grp, component
+        order by bin rows between unbounded preceding and unbounded following
+    ) as probability
 from densities
 order by grp, component, bin;

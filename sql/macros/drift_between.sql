@@ -20,7 +20,7 @@ parts as (
     join basis using (component)
 ),
 totals as (
-    select component, sum(drift) as drift
+    select component, sum(drift order by component) as drift
     from parts
     group by grouping sets ((component), ())
 )

@@ -79,10 +79,11 @@ jacobi(grp, step, a, v) as (
         from (
             select
                 *,
-                -- the smaller angle that zeroes entry (i, partner[i]); i and its partner turn in opposite senses
+                -- the smaller angle that zeroes entry (i, partner[i]); i and its partner turn in opposite senses;
+                -- entries whose square is no longer a number above 0 count as zero
                 list_transform(range(9), lambda i:
                     case
-                        when partner[i + 1] = i or a[9 * i + partner[i + 1] + 1] = 0 then 0
+                        when partner[i + 1] = i or abs(a[9 * i + partner[i + 1] + 1]) < 1e-150 then 0
                         else
                             case when gap[i + 1] > 0 or (gap[i + 1] = 0 and i < partner[i + 1]) then -2 else 2 end
                             * a[9 * i + partner[i + 1] + 1]

@@ -3,14 +3,14 @@
 -- parameters: axis: an expression over the columns of layer_meta, its values are the groups;
 --   keep: a condition on the same columns, which layers count (default true)
 -- columns: grp; n_models; n_layers; n_filters; n_sparse; sparsity: sparse filters / filters; variance_entropy,
---   variance_entropy_norm: weighted by filters; share_random, share_degenerate: of the layers that can be judged;
---   variance_entropy_clean, variance_entropy_clean_norm, scaled_clean_entropy: weighted by filters that are not
---   sparse; orthogonality: weighted by out_channels; l1, l2: norms of all weights of the group
+--   variance_entropy_norm, variance_entropy_clean, variance_entropy_clean_norm: weighted by filters;
+--   scaled_clean_entropy: weighted by filters that are not sparse; share_random, share_degenerate: of the layers that
+--   can be judged; orthogonality: weighted by out_channels; l1, l2: norms of all weights of the group
 -- nulls: layers where axis is NULL form no group; a NULL of layer_quality does not count
 -- example: from quality(task) order by share_degenerate desc
 create macro quality(axis, keep := true) as table
 with members as (
-    select grp, model_id, out_channels, q.*, q.n_filters - q.n_sparse as n_clean
+    select grp, model_id, out_channels, q.*
     from layer_quality as q
     join (
         select layer_id, model_id, out_channels, axis as grp
@@ -29,9 +29,9 @@ select
     weighted_mean(variance_entropy_norm, n_filters) as variance_entropy_norm,
     avg(is_random::int) as share_random,
     avg(is_degenerate::int) as share_degenerate,
-    weighted_mean(variance_entropy_clean, n_clean) as variance_entropy_clean,
-    weighted_mean(variance_entropy_clean_norm, n_clean) as variance_entropy_clean_norm,
-    weighted_mean(scaled_clean_entropy, n_clean) as scaled_clean_entropy,
+    weighted_mean(variance_entropy_clean, n_filters) as variance_entropy_clean,
+    weighted_mean(variance_entropy_clean_norm, n_filters) as variance_entropy_clean_norm,
+    weighted_mean(scaled_clean_entropy, n_filters - n_sparse) as scaled_clean_entropy,
     weighted_mean(orthogonality, out_channels) as orthogonality,
     sum(l1) as l1,
     sqrt(sum(l2 * l2)) as l2

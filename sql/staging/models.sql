@@ -18,15 +18,16 @@ fixed as (
     group by model_id, label
 ),
 families as (
-    select model_id, arg_min(family, priority) as architecture_family
+    select source_models.model_id, arg_min(p.family, p.priority) as architecture_family
     from source_models
-    join architecture_patterns on regexp_matches(concat_ws(' ', model, name), pattern, 'i')
-    group by model_id
+    join architecture_patterns as p
+        on regexp_matches(concat_ws(' ', source_models.model, source_models.name), p.pattern, 'i')
+    group by source_models.model_id
 )
 select
     source_models.* replace (
-        coalesce(fixed_task.replacement, task) as task,
-        coalesce(fixed_category.replacement, visual_category) as visual_category,
+        coalesce(fixed_task.replacement, source_models.task) as task,
+        coalesce(fixed_category.replacement, source_models.visual_category) as visual_category,
         families.architecture_family as architecture_family
     )
 from source_models

@@ -1,9 +1,8 @@
 -- purpose: The dataset files that the warehouse was made of, as they were then, and with what.
 -- grain: one row per ingested file
--- columns: name: file name; size: in bytes; mtime: time of its last change; header_sha256, samples_sha256: checksums of
---   its beginning and of samples; dtype: of its filters; title: what the file says of itself; n_filters; n_unclaimed:
---   filters that no layer claims; n_nonfinite: filters with NaN or infinite weights; ingested_at: in UTC; warehouse_version,
---   duckdb_version
+-- columns: name: file name; mtime: time of its last change; size: in bytes, unpacked; sha256_header, sha256_samples:
+--   checksums of its beginning and of samples; dtype: of its filters; n_filters; n_unclaimed: filters that no layer
+--   claims; n_nonfinite: filters with NaN or infinite weights; ingested_at: in UTC; warehouse_version, duckdb_version
 -- example: select name, n_filters, ingested_at from sources
 create table sources as
 from lake_sources;

@@ -1,0 +1,332 @@
+"""The statistics of blocks of filters, against NumPy, SciPy, scikit-learn and plain loops."""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+from sklearn.decomposition import PCA
+
+from warehouse.statistics import (
+    Basis,
+    LayerDetail,
+    LayerScan,
+    Moments,
+    Workspace,
+    entropy10,
+    histogram,
+    merge_moments,
+    orthogonality,
+    peaks,
+    randomness_threshold,
+    scale,
+)
+
+MAX_ENTROPY = math.log10(9)
+RANDOM = np.random.default_rng(7).normal(size=(9, 500)).astype(np.float32)
+
+
+def blocks(max_filters: int = 30, min_filters: int = 1) -> st.SearchStrategy[np.ndarray]:
+    """Blocks ``(9, n) float32`` of a few different values, so that ties, zeros and equal filters occur."""
+    values = st.integers(-300, 300).map(lambda k: k / 64) | st.sampled_from([0.0, 1.0, -1.0])
+    shapes = st.integers(min_filters, max_filters).map(lambda n: (9, n))
+    return shapes.flatmap(lambda shape: arrays(np.float32, shape, elements=values, fill=st.just(0.0)))
+
+
+def cut(block: np.ndarray, data: st.DataObject) -> list[np.ndarray]:
+    """The block in pieces, some of them empty."""
+    edges = data.draw(st.lists(st.integers(0, block.shape[1]), max_size=5).map(sorted))
+    return np.split(block, edges, axis=1)
+
+
+def merge_in_any_grouping(parts: list, data: st.DataObject) -> object:
+    """Merge neighbours until one is left, in an order that hypothesis picks."""
+    while len(parts) > 1:
+        at = data.draw(st.integers(0, len(parts) - 2))
+        parts[at : at + 2] = [parts[at].merge(parts[at + 1])]
+    return parts[0]
+
+
+def scaled_filters(block: np.ndarray) -> np.ndarray:
+    """One filter at a time, in float64."""
+    columns = [f / max(abs(f)) if any(f) else f for f in block.T.astype(float)]
+    return np.array(columns).T.reshape(9, -1)
+
+
+def entropy_by_svd(x: np.ndarray) -> float:
+    """Entropy of the squared singular values of the centred filters, as the authors compute it."""
+    variances = np.linalg.svd((x.T - x.mean(axis=1)).astype(float), compute_uv=False) ** 2
+    return float(stats.entropy(variances, base=10)) if variances.sum() > 0 else 0.0
+
+
+def basis_of(block: np.ndarray) -> Basis:
+    return Basis.of(Moments.of(scaled_filters(block)))
+
+
+@given(blocks(min_filters=2), st.data())
+def test_moments_of_any_pieces_in_any_grouping_are_those_of_all(block: np.ndarray, data: st.DataObject) -> None:
+    x = block.astype(float)
+    merged = merge_in_any_grouping([Moments.of(part) for part in cut(x, data)], data)
+    assert merged.n == x.shape[1]
+    np.testing.assert_allclose(merged.mean, x.mean(axis=1), atol=1e-13)
+    np.testing.assert_allclose(merged.covariance(), np.cov(x), atol=1e-11)
+
+
+def test_moments_keep_their_digits_far_from_zero() -> None:
+    far = RANDOM.astype(float) + 1e8
+    exact = np.cov(far - 1e8)
+    merged = merge_moments(Moments.of(part) for part in np.split(far, [3, 100, 101], axis=1))
+    np.testing.assert_allclose(merged.covariance(), exact, rtol=1e-6, atol=1e-7)
+
+
+@given(arrays(np.float32, 9, elements=st.floats(-(2.0**99), 2.0**99, width=32)), st.integers(1, 40), st.data())
+def test_a_layer_of_equal_filters_has_a_scatter_of_exactly_zero(
+    kernel: np.ndarray, n: int, data: st.DataObject
+) -> None:
+    block = np.repeat(kernel[:, None], n, axis=1)
+    scan = merge_in_any_grouping([LayerScan.of(part) for part in cut(block, data)], data)
+    assert not scan.raw.scatter.any()
+    assert not scan.scaled.scatter.any()
+    np.testing.assert_array_equal(scan.raw.mean, kernel.astype(float))
+    assert scan.raw.variance_entropy() == (0.0 if n > 1 else None)
+
+
+def test_a_layer_of_one_weight_has_a_standard_deviation_of_exactly_zero() -> None:
+    for weight in RANDOM[0]:
+        assert LayerScan.of(np.full((9, 33), weight, np.float32)).weight_std == 0.0
+
+
+def test_no_filters_have_no_moments_and_change_none() -> None:
+    one = Moments.of(RANDOM.astype(float))
+    for merged in (one.merge(Moments()), Moments().merge(one), merge_moments([Moments(), one, Moments()])):
+        assert merged is one
+    assert Moments.of(np.empty((9, 0))).n == merge_moments([]).n == 0
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_than_two_filters_have_no_entropy(n: int) -> None:
+    assert Moments.of(RANDOM[:, :n].astype(float)).variance_entropy() is None
+
+
+@given(blocks(min_filters=2))
+def test_variance_entropy_is_that_of_the_singular_values(block: np.ndarray) -> None:
+    entropy = Moments.of(block.astype(float)).variance_entropy()
+    assert 0.0 <= entropy <= MAX_ENTROPY + 1e-12
+    assert entropy == pytest.approx(entropy_by_svd(block.astype(float)), abs=1e-9)
+
+
+@given(blocks(min_filters=2), st.floats(1e-6, 1e6), st.randoms())
+def test_variance_entropy_ignores_the_order_of_filters_and_the_scale_of_the_layer(
+    block: np.ndarray, factor: float, random: object
+) -> None:
+    order = list(range(block.shape[1]))
+    random.shuffle(order)
+    changed = Moments.of(block.astype(float)[:, order] * factor).variance_entropy()
+    assert changed == pytest.approx(Moments.of(block.astype(float)).variance_entropy(), abs=1e-9)
+
+
+def test_variance_in_one_direction_has_no_entropy_and_in_all_directions_the_most() -> None:
+    assert Moments.of(np.outer(np.arange(1, 10), [1.0, 2.0, 5.0])).variance_entropy() == pytest.approx(0, abs=1e-12)
+    axes = np.hstack([np.eye(9), -np.eye(9)])
+    assert Moments.of(axes).variance_entropy() == pytest.approx(MAX_ENTROPY, abs=1e-14)
+
+
+@given(arrays(np.float64, st.integers(1, 12), elements=st.just(0.0) | st.floats(1e-12, 1e6)))
+def test_entropy10_is_scipys_with_zero_shares_left_out(weights: np.ndarray) -> None:
+    entropy = entropy10(weights)
+    assert math.copysign(1, entropy) == 1
+    assert entropy == pytest.approx(stats.entropy(weights, base=10) if weights.any() else 0.0, abs=1e-12)
+
+
+def test_entropy10_takes_rounding_below_zero_for_zero() -> None:
+    assert entropy10(np.array([-1e-18, 0.5, 0.5])) == pytest.approx(math.log10(2), abs=1e-15)
+    assert entropy10(np.array([-1e-18, 0.0])) == 0.0
+
+
+@pytest.mark.parametrize(("n", "published"), [(9, 0.5515), (64, 0.9056), (4096, 0.9511)])
+def test_the_randomness_threshold_is_the_published_one(n: int, published: float) -> None:
+    assert randomness_threshold(n) == pytest.approx(published, abs=5e-5)
+
+
+def test_the_randomness_threshold_is_about_what_random_filters_reach() -> None:
+    entropies = [entropy_by_svd(np.random.default_rng(seed).normal(size=(9, 256))) for seed in range(20)]
+    assert randomness_threshold(256) == pytest.approx(np.mean(entropies), abs=0.01)
+
+
+@given(blocks())
+def test_scaled_filters_are_divided_by_their_largest_magnitude(block: np.ndarray) -> None:
+    np.testing.assert_array_equal(peaks(block), np.abs(block).max(axis=0))
+    np.testing.assert_array_equal(scale(block.astype(float), peaks(block).astype(float)), scaled_filters(block))
+
+
+@given(blocks(), st.data())
+def test_scans_of_any_pieces_in_any_grouping_describe_the_layer(block: np.ndarray, data: st.DataObject) -> None:
+    scan = merge_in_any_grouping([LayerScan.of(part) for part in cut(block, data)], data)
+    weights = block.astype(float).ravel()
+    assert (scan.n_filters, scan.n_nonfinite, scan.n_weights) == (block.shape[1], 0, weights.size)
+    assert scan.peak == np.abs(weights).max()
+    assert scan.l1 == pytest.approx(np.linalg.norm(weights, 1), rel=1e-12)
+    assert scan.l2 == pytest.approx(np.linalg.norm(weights), rel=1e-12)
+    assert scan.weight_mean == pytest.approx(weights.mean(), abs=1e-13)
+    assert scan.weight_std == pytest.approx(weights.std(ddof=1), rel=1e-10, abs=1e-13)
+    np.testing.assert_allclose(scan.scaled.mean, scaled_filters(block).mean(axis=1), atol=1e-14)
+
+
+@given(blocks(), st.sampled_from([math.nan, math.inf, -math.inf]), st.data())
+def test_one_weight_that_is_not_finite_leaves_the_layer_without_statistics(
+    block: np.ndarray, weight: float, data: st.DataObject
+) -> None:
+    spoilt = data.draw(st.sets(st.integers(0, block.shape[1] - 1), min_size=1))
+    for column in spoilt:
+        block[data.draw(st.integers(0, 8)), column] = weight
+    scan = merge_in_any_grouping([LayerScan.of(part) for part in cut(block, data)], data)
+    assert (scan.n_filters, scan.n_nonfinite, scan.is_finite) == (block.shape[1], len(spoilt), False)
+    assert scan.raw.n == scan.scaled.n == 0
+
+
+def test_the_basis_is_the_principal_components_of_scikit_learn() -> None:
+    scaled = scaled_filters(RANDOM)
+    basis, pca = basis_of(RANDOM), PCA(svd_solver="full").fit(scaled.T)
+    np.testing.assert_allclose(basis.mean, pca.mean_, atol=1e-14)
+    np.testing.assert_allclose(basis.eigenvalues, pca.explained_variance_, rtol=1e-11)
+    np.testing.assert_allclose(basis.explained_variance_ratio, pca.explained_variance_ratio_, rtol=1e-11)
+    np.testing.assert_allclose(np.abs((basis.loadings * pca.components_).sum(axis=1)), 1, rtol=1e-11)
+    np.testing.assert_allclose(np.abs(basis.project(scaled).T), np.abs(pca.transform(scaled.T)), atol=1e-11)
+
+
+@given(blocks(min_filters=2))
+def test_loadings_are_orthonormal_sorted_and_have_a_sign(block: np.ndarray) -> None:
+    basis = basis_of(block)
+    np.testing.assert_allclose(basis.loadings @ basis.loadings.T, np.eye(9), atol=1e-12)
+    assert (np.diff(basis.eigenvalues) <= 0).all()
+    assert (basis.eigenvalues >= 0).all()
+    for loading in basis.loadings:
+        assert max(loading, key=abs) > 0
+    assert basis.explained_variance_ratio.sum() == pytest.approx(1 if basis.eigenvalues.any() else 0)
+
+
+def test_a_dataset_without_variance_explains_none() -> None:
+    np.testing.assert_array_equal(basis_of(np.ones((9, 5))).explained_variance_ratio, np.zeros(9))
+
+
+@given(blocks(), st.data())
+def test_details_of_any_pieces_in_any_grouping_describe_the_layer(block: np.ndarray, data: st.DataObject) -> None:
+    basis, scan = basis_of(RANDOM), LayerScan.of(block)
+    parts = [LayerDetail.of(part, scan, basis) for part in cut(block, data) if part.shape[1]]
+    detail = merge_in_any_grouping([LayerDetail(), *parts], data)
+    peak = [max(map(abs, f)) for f in block.T.astype(float)]
+    assert detail.n_sparse == sum(p < 0.01 * max(peak) or max(peak) == 0 for p in peak)
+    weights = block.astype(float)
+    assert detail.absolute_deviation == pytest.approx(np.abs(weights - weights.mean()).sum(), abs=1e-9)
+    coefficients = basis.loadings @ (scaled_filters(block) - basis.mean[:, None])
+    assert (detail.low, detail.high) == pytest.approx((coefficients.min(), coefficients.max()), abs=1e-12)
+
+
+def test_a_filter_is_sparse_below_one_hundredth_of_the_layers_peak_but_not_at_it() -> None:
+    block = np.zeros((9, 4), np.float32)
+    block[4] = [-100, 1, np.nextafter(np.float32(1), np.float32(0)), -1]
+    assert LayerDetail.of(block, LayerScan.of(block), basis_of(RANDOM)).n_sparse == 1
+
+
+def test_sparsity_compares_with_the_peak_of_the_whole_layer() -> None:
+    loud, faint = RANDOM[:, :10] * 1000, RANDOM[:, 10:30] / 1000
+    scan = LayerScan.of(loud).merge(LayerScan.of(faint))
+    assert LayerDetail.of(faint, scan, basis_of(RANDOM)).n_sparse == 20
+    assert LayerDetail.of(faint, LayerScan.of(faint), basis_of(RANDOM)).n_sparse == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_every_filter_of_an_all_zero_layer_is_sparse_and_its_entropy_zero(n: int) -> None:
+    block = np.zeros((9, n), np.float32)
+    scan = LayerScan.of(block)
+    assert LayerDetail.of(block, scan, basis_of(RANDOM)).n_sparse == n
+    assert scan.raw.variance_entropy() == (0.0 if n > 1 else None)
+    assert (scan.l1, scan.l2, scan.weight_std) == (0.0, 0.0, 0.0)
+
+
+@given(blocks(), st.floats(-3, -0.1), st.floats(0.1, 3))
+def test_histograms_count_as_a_loop_over_single_coefficients_does(block: np.ndarray, low: float, high: float) -> None:
+    basis = basis_of(RANDOM)
+    expected = np.zeros((9, 70), int)
+    for scaled in scaled_filters(block).T:
+        for k, loading in enumerate(basis.loadings):
+            coefficient = float(loading @ (scaled - basis.mean))
+            place = math.floor(70 * (coefficient - low) / (high - low) + 1e-9)
+            expected[k, min(max(place, 0), 69)] += 1
+    counts = histogram(block, basis, low, high)
+    np.testing.assert_array_equal(counts, expected)
+    assert counts.sum(axis=1).tolist() == [block.shape[1]] * 9
+
+
+def test_zero_filters_share_a_bin_when_they_lie_on_the_middle_edge() -> None:
+    centred = Basis(np.zeros(9), np.ones(9), np.eye(9))
+    bounds = np.random.default_rng(3).uniform(0.5, 3, 300)
+    assert len({math.floor(bound * (70 / (2 * bound))) for bound in bounds}) == 2, "no tie is at stake"
+    for bound in bounds:
+        assert histogram(np.zeros((9, 4), np.float32), centred, -bound, bound)[:, 35].tolist() == [4] * 9
+
+
+def test_coefficients_outside_the_range_count_in_the_edge_bins() -> None:
+    basis = Basis(np.zeros(9), np.ones(9), np.eye(9))
+    block = np.tile(np.array([-1, -0.5, 0.5, 1], np.float32), (9, 1))
+    block[0] = [1, 1, 1, 1]
+    block[:, 1:3] *= 2
+    counts = histogram(block, basis, -0.25, 0.25)
+    assert counts[0, 69] == 4
+    assert (counts[1:, 0] == 2).all()
+    assert (counts[1:, 69] == 2).all()
+
+
+def rows_of(weights: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    return lambda first, last: weights[first:last]
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_orthogonality_is_that_of_a_loop_for_every_panel(m: int, in_channels: int, seed: int) -> None:
+    weights = np.random.default_rng(seed).integers(-2, 3, (m, in_channels * 9)).astype(float)
+    weights[seed % m] = 0
+    overlap = 0.0
+    for i in range(m):
+        for j in range(m):
+            lengths = (np.linalg.norm(weights[i]) or 1) * (np.linalg.norm(weights[j]) or 1)
+            overlap += abs(weights[i] @ weights[j] / lengths - (i == j))
+    for panel in range(1, m + 2):
+        found = orthogonality(rows_of(weights), m, panel)
+        assert found == pytest.approx(1 - overlap / (m * (m - 1)), abs=1e-12)
+
+
+def test_orthogonality_is_one_for_orthogonal_zero_for_equal_and_unknown_for_single_channels() -> None:
+    assert orthogonality(rows_of(np.eye(9) * 5), 9, 4) == 1.0
+    assert orthogonality(rows_of(np.tile(np.arange(9.0), (6, 1))), 6, 4) == pytest.approx(0, abs=1e-12)
+    assert orthogonality(rows_of(np.eye(9)), 1, 4) is None
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=6))
+@settings(max_examples=30)
+def test_memory_that_blocks_share_leaks_nothing_from_one_to_the_next(sizes: list[int]) -> None:
+    work, basis = Workspace(4), basis_of(RANDOM)
+    parts = [RANDOM[:, :n] * (np.arange(n) % 3) for n in sizes]
+    scans = [LayerScan.of(part, work) for part in parts]
+    details = [LayerDetail.of(part, scan, basis, work) for part, scan in zip(parts, scans, strict=True)]
+    counts = [histogram(part, basis, -2, 2, work) for part in parts]
+    for part, scan, detail, count in zip(parts, scans, details, counts, strict=True):
+        fresh = LayerScan.of(part)
+        np.testing.assert_array_equal(scan.raw.scatter, fresh.raw.scatter)
+        np.testing.assert_array_equal(scan.scaled.mean, fresh.scaled.mean)
+        alone = LayerDetail.of(part, fresh, basis)
+        np.testing.assert_array_equal(detail.clean_raw.scatter, alone.clean_raw.scatter)
+        assert (scan.l1, detail.absolute_deviation, detail.low) == (fresh.l1, alone.absolute_deviation, alone.low)
+        np.testing.assert_array_equal(count, histogram(part, basis, -2, 2))
+
+
+@given(blocks(), st.data())
+def test_histograms_of_pieces_add_up(block: np.ndarray, data: st.DataObject) -> None:
+    basis = basis_of(RANDOM)
+    parts = [histogram(part, basis, -2, 2) for part in cut(block, data) if part.shape[1]]
+    np.testing.assert_array_equal(reduce(np.add, parts), histogram(block, basis, -2, 2))
