@@ -363,6 +363,14 @@ def _inferred_type(values: np.ndarray) -> pa.DataType:
 
 def _convert(source: str, values: np.ndarray, kind: pa.DataType) -> list[Any]:
     """Python values of one type, None where missing."""
+    if values.dtype.kind == "f" and kind in (INTEGER, NUMBER):
+        # most columns of a source are of this kind; one by one they would take seconds
+        present = np.isfinite(values)
+        numbers = np.where(present, values, 0)
+        if kind == NUMBER or bool(((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)).all()):
+            objects = numbers.astype(np.int64 if kind == INTEGER else np.float64).astype(object)
+            objects[~present] = None
+            return list(objects)
     result: list[Any] = []
     for row, value in enumerate(values.tolist()):
         try:

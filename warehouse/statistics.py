@@ -288,11 +288,11 @@ class Basis:
         total = self.eigenvalues.sum()
         return self.eigenvalues / total if total > 0 else np.zeros(SIZE)
 
-    def project(self, scaled: Float64, out: Float64 | None = None) -> Float64:
-        """``(9, n)`` coefficients of scaled filters ``(9, n)``."""
-        coefficients: Float64 = np.matmul(self.loadings, scaled, out=out)
-        coefficients -= (self.loadings @ self.mean)[:, None]
-        return coefficients
+    @property
+    def offset(self) -> Float64:
+        """``(9,)`` projections of the mean: a coefficient is a filter's projection less these."""
+        offset: Float64 = self.loadings @ self.mean
+        return offset
 
 
 @dataclass(frozen=True)
@@ -328,15 +328,15 @@ class LayerDetail:
             clean = (peak > 0) & (peak >= SPARSE_EPS * scan.peak)
             n_sparse = int(clean.size - clean.sum())
             clean_raw, clean_scaled = (Moments.of(each.compress(clean, axis=1), work) for each in (x, scaled))
-        coefficients = basis.project(scaled, out=work.matrix("coefficients", x.shape[1]))
+        projections = np.matmul(basis.loadings, scaled, out=work.matrix("coefficients", x.shape[1]))
         x -= scan.weight_mean
         return cls(
             n_sparse,
             clean_raw,
             clean_scaled,
             float(np.abs(x, out=x).sum()),
-            float(coefficients.min()),
-            float(coefficients.max()),
+            float((projections.min(axis=1) - basis.offset).min()),
+            float((projections.max(axis=1) - basis.offset).max()),
         )
 
     def merge(self, other: LayerDetail) -> LayerDetail:
@@ -375,10 +375,10 @@ def histogram(block: Float32, basis: Basis, low: float, high: float, work: Works
     work = work or Workspace()
     n = block.shape[1]
     _, _, scaled = _prepare(block, work)
-    position = basis.project(scaled, out=work.matrix("coefficients", n))
-    position -= low
-    position *= BINS / ((high - low) or 1.0)
-    position += 1e-9
+    # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
+    bins_per_unit = BINS / ((high - low) or 1.0)
+    position = np.matmul(basis.loadings * bins_per_unit, scaled, out=work.matrix("coefficients", n))
+    position += (1e-9 - (basis.offset + low) * bins_per_unit)[:, None]
     np.clip(position, 0, BINS - 1, out=position)
     bins = work.matrix("bins", n, np.intp)
     np.copyto(bins, position, casting="unsafe")
