@@ -4,8 +4,6 @@ A message says what was found, where (file, dataset, row) and what to do about i
 it without a traceback and exits with status 1.
 """
 
-import duckdb
-
 
 class WarehouseError(Exception):
     """Anything that a user can put right; the base of the kinds below."""
@@ -27,6 +25,6 @@ class QueryError(WarehouseError):
     """A query that DuckDB rejects, or a name that the warehouse does not have."""
 
 
-def duckdb_message(error: duckdb.Error) -> str:
+def duckdb_message(error: Exception) -> str:
     """What DuckDB says of an error, without the Python stack that it appends to those of a UDF."""
     return str(error).split("\n\nAt:")[0].split("\nTraceback")[0].rstrip()

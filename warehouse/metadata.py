@@ -7,7 +7,6 @@ and families derived by ``sql/staging/models.sql``.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,21 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse import sqlfiles
+from warehouse.columns import (
+    BOOLEAN,
+    INTEGER,
+    MISSING_TEXT,
+    NUMBER,
+    TEXT,
+    convert,
+    inferred_type,
+    is_missing,
+    snake_case,
+    unique_name,
+)
 from warehouse.errors import SourceError
 from warehouse.frames import MetaFrame
 from warehouse.onnx_operators import ONNX_OPERATORS
-
-MISSING_TEXT = frozenset({"", "?", "nan"})
-"""Texts that mean NULL."""
-
-TEXT, INTEGER, NUMBER, BOOLEAN = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 MODEL_COLUMNS: dict[str, tuple[tuple[str, ...], pa.DataType]] = {
     "model": (("model",), TEXT),
@@ -56,7 +62,6 @@ LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 RESERVED = ("axis", "keep", "filter_id", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8")
 """Names that a source's column may not take: parameters of the macros and columns of ``filters``."""
 
-_BOOLEANS = {0: False, 1: True, "false": False, "true": True}
 _KERNEL = re.compile(r"\((\d+), ?(\d+)\) filters")
 _LIST = re.compile(r"\s*\[\s*\d+(\s*,\s*\d+)*\s*\]\s*")
 _RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
@@ -89,7 +94,7 @@ class _Rows:
         first, last = _filter_ranges(frame.columns["filter_ids"], n_filters)
         self.order = np.argsort(first, kind="stable")
         self.first, self.n = first[self.order], (last - first + 1)[self.order]
-        ids = _convert("model_id", frame.index["model_id"], INTEGER)
+        ids = convert("model_id", frame.index["model_id"], INTEGER)
         for row, value in enumerate(ids):
             if value is None or not -(2**31) <= value < 2**31:
                 found = frame.index["model_id"].tolist()[row]
@@ -103,8 +108,8 @@ class _Rows:
 
     def column(self, source: str, values: np.ndarray, kind: pa.DataType | None = None) -> _Column:
         """Convert a source column, its rows in the order of the filters."""
-        kind = kind or _inferred_type(values)
-        converted = _convert(source, values, kind)
+        kind = kind or inferred_type(values)
+        converted = convert(source, values, kind)
         return _Column(source, [converted[row] for row in self.order], kind)
 
     def per_model(self, column: _Column) -> list[Any] | None:
@@ -179,7 +184,7 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
     taken |= models.keys() | layers.keys()
     for source, values in columns.items():
         column = rows.column(source, values, KNOWN_TYPES.get(source))
-        name = _unique(_snake_case(source), taken)
+        name = unique_name(snake_case(source), taken)
         per_model = rows.per_model(column)
         if per_model is None:
             layers[name] = pa.array(column.values, column.type)
@@ -238,7 +243,7 @@ def _pretraining(rows: _Rows, values: np.ndarray | None) -> dict[str, pa.Array]:
     if values is None:
         n = len(rows.by_model)
         return {"pretrained": pa.nulls(n, BOOLEAN), "pretraining_dataset": pa.nulls(n, TEXT)}
-    present = {value for value in values.tolist() if not _is_missing(value)}
+    present = {value for value in values.tolist() if not is_missing(value)}
     if present and present <= {True, False}:
         flags = rows.per_model_strictly(rows.column(PRETRAINING, values, BOOLEAN))
         names: list[str | None] = [None] * len(flags)
@@ -252,7 +257,7 @@ def _pretraining(rows: _Rows, values: np.ndarray | None) -> dict[str, pa.Array]:
 def _raw_text(rows: _Rows, values: np.ndarray) -> list[str | None]:
     """A model's label exactly as the source has it."""
     firsts = (values[rows.order[positions[0]]] for positions in rows.by_model.values())
-    return [None if _is_missing(value) else str(value) for value in firsts]
+    return [None if is_missing(value) else str(value) for value in firsts]
 
 
 def _pop_counts(
@@ -265,7 +270,7 @@ def _pop_counts(
     """
     found = []
     for name in [name for name in columns if chosen(name)]:
-        if _inferred_type(columns[name]) not in (INTEGER, TEXT) or columns[name].dtype.kind not in "iuf":
+        if inferred_type(columns[name]) not in (INTEGER, TEXT) or columns[name].dtype.kind not in "iuf":
             continue
         counts = rows.per_model(rows.column(name, columns[name], INTEGER))
         if counts is not None and all(count is None or count >= 0 for count in counts):
@@ -338,87 +343,3 @@ def _refuse_overlaps(first: np.ndarray, n: np.ndarray, order: np.ndarray, model_
             f"/meta: the layers in rows {order[i]} (model {model_id[i]}) and {order[i + 1]} (model {model_id[i + 1]}) "
             f"both claim filters {first[i + 1]}:{min(ends[i], ends[i + 1]) - 1}"
         )
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))
-
-
-def _inferred_type(values: np.ndarray) -> pa.DataType:
-    """The type that holds all values of a column; text where there are none or they mix."""
-    if values.dtype.kind == "b":
-        return BOOLEAN
-    if values.dtype.kind in "iu":
-        # text keeps the digits of what no column of integers holds
-        return INTEGER if values.size == 0 or int(values.max()) < 2**63 else TEXT
-    present: Iterable[Any] = [value for value in values.tolist() if not _is_missing(value)]
-    kinds = {type(value) for value in present}
-    if kinds == {bool}:
-        return BOOLEAN
-    if kinds and kinds <= {int, float}:
-        whole = all(isinstance(v, int) or (v.is_integer() and abs(v) < 2**53) for v in present)
-        return INTEGER if whole else NUMBER
-    return TEXT
-
-
-def _convert(source: str, values: np.ndarray, kind: pa.DataType) -> list[Any]:
-    """Python values of one type, None where missing."""
-    if values.dtype.kind == "f" and kind in (INTEGER, NUMBER):
-        # most columns of a source are of this kind; one by one they would take seconds
-        present = np.isfinite(values)
-        numbers = np.where(present, values, 0)
-        if kind == NUMBER or bool(((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)).all()):
-            objects = numbers.astype(np.int64 if kind == INTEGER else np.float64).astype(object)
-            objects[~present] = None
-            return list(objects)
-    result: list[Any] = []
-    for row, value in enumerate(values.tolist()):
-        try:
-            result.append(_convert_one(value, kind))
-        except (ValueError, TypeError, OverflowError, KeyError):
-            raise SourceError(f"/meta, row {row}: {source!r} is {value!r:.60}, expected {_expected(kind)}") from None
-    return result
-
-
-def _expected(kind: pa.DataType) -> str:
-    return {TEXT: "valid text", INTEGER: "a whole number", NUMBER: "a number", BOOLEAN: "true or false"}[kind]
-
-
-def _convert_one(value: Any, kind: pa.DataType) -> Any:
-    """One value of a type; raises where it is none."""
-    if _is_missing(value) or (isinstance(value, str) and value.strip().lower() in MISSING_TEXT):
-        return None
-    if kind == TEXT:
-        text = str(value)
-        text.encode()
-        return text
-    if kind == BOOLEAN:
-        return _BOOLEANS[value.lower() if isinstance(value, str) else value]
-    if isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value)):
-        # not by way of a float, which holds whole numbers only up to 2**53
-        number: int | float = int(value)
-    else:
-        number = float(value)
-        if math.isinf(number):
-            return None
-    if kind == NUMBER:
-        return float(number)
-    if number != int(number) or not -(2**63) <= number < 2**63:
-        raise ValueError
-    return int(number)
-
-
-def _snake_case(name: str) -> str:
-    """``Clean Accuracy`` as ``clean_accuracy``."""
-    words = re.sub(r"[^0-9a-zA-Z]+", "_", name).strip("_").lower()
-    return words if words and not words[0].isdigit() else f"column_{words}".rstrip("_")
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    """``name``, numbered if it is taken; marks it as taken."""
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate
