@@ -242,7 +242,7 @@ def test_a_folder_that_cannot_be_made_is_named(dataset: Path, tmp_path: Path, fo
 def test_an_unwritable_folder_is_named(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
     result = call_main("ingest", str(dataset), str(tmp_path / "locked" / "w"))
-    assert_one_line(result, f"cannot write {tmp_path}/locked/w: Permission denied; nothing was changed")
+    assert_one_line(result, f"cannot write {tmp_path}/locked/w: Permission denied")
 
 
 def test_a_folder_that_duckdb_cannot_search_is_refused_before_filters_are_read(dataset: Path, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_clear_line_and_changes_nothing(
 
     monkeypatch.setattr(owner, step, fill_up)
     result = call_main("ingest", str(dataset), str(target), "--replace", "--threads", "1")
-    assert_one_line(result, f"cannot write {target}/lake/.*: the disk is full; nothing was changed")
+    assert_one_line(result, f"cannot write {target}/lake/.*: the disk is full; make room and try again")
     assert contents(target) == before
     assert target.exists() == exists
 

@@ -230,10 +230,15 @@ def test_only_empty_bins_are_raised_to_eps(n: int) -> None:
     counts = np.zeros(70)
     counts[[0, 10]] = 1, n
     with duckdb.connect() as con:
-        con.execute("create table layer_meta as select 0 as layer_id, 'all' as task")
+        con.execute(
+            "create table layer_meta as "
+            "select 0 as layer_id, 0 as model_id, 1 as n_filters, 1 as out_channels, 'all' as task"
+        )
         con.execute("create table histogram_range as select -2.0::double as lo, 2.0::double as hi, 70 as bins")
         con.execute("create table layer_histograms (layer_id int, component utinyint, bin utinyint, n bigint)")
         con.execute("insert into layer_histograms values (0, 0, 0, 1), (0, 0, 10, ?)", [n])
+        con.execute("create table layer_quality as select layer_id, n_filters from layer_meta")
+        con.execute(sql_text("macros/layer_groups.sql"))
         con.execute(sql_text("macros/distributions.sql"))
         found = con.execute("select density, probability from distributions(task)").fetchnumpy()
     density = counts / counts.sum() * 70 / 4
@@ -246,14 +251,18 @@ def test_only_empty_bins_are_raised_to_eps(n: int) -> None:
 def jacobi() -> Iterator[Callable[[list[np.ndarray]], dict[object, list[tuple]]]]:
     """``pca`` of any covariance matrices: the macro's file alone over two tables of its columns."""
     with duckdb.connect() as con:
-        con.execute("create table layer_meta (layer_id int)")
+        con.execute("create table layer_meta (layer_id int, model_id int, n_filters int, out_channels int)")
+        con.execute("create table layer_quality as select layer_id, n_filters from layer_meta")
+        con.execute(sql_text("macros/layer_groups.sql"))
         con.execute("create table layer_moments (layer_id int, n bigint, mean double[9], scatter double[45])")
         con.execute(sql_text("macros/pca.sql"))
 
         def run(matrices: list[np.ndarray]) -> dict[object, list[tuple]]:
             con.execute("delete from layer_meta")
             con.execute("delete from layer_moments")
-            con.execute("insert into layer_meta from range(?)", [len(matrices)])
+            con.execute("delete from layer_quality")
+            con.execute("insert into layer_meta select range, 0, 2, null from range(?)", [len(matrices)])
+            con.execute("insert into layer_quality select layer_id, n_filters from layer_meta")
             # a layer of two filters: its scatter is its covariance
             rows = [(number, 2, [0.0] * 9, matrix[UPPER].tolist()) for number, matrix in enumerate(matrices)]
             con.executemany("insert into layer_moments values (?, ?, ?, ?)", rows)

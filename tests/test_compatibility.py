@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import warehouse
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[1]
-OLDEST = "1.4"
+(OLDEST,) = re.findall(r'"duckdb>=([0-9.]+)"', (PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 QUERIES = [
     "from drift(task)",
     "from drift_summary(depth_decile)",
@@ -43,7 +44,7 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with this project, the oldest DuckDB and the oldest shell."""
     folder = tmp_path_factory.mktemp("oldest")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    wanted = [f"{package}=={OLDEST}.*" for package in ("duckdb", "duckdb-cli")]
+    wanted = [f"duckdb=={OLDEST}", "duckdb-cli==1.4.*"]
     subprocess.run(
         [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted, PROJECT], check=True, cwd=folder
     )

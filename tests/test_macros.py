@@ -345,3 +345,29 @@ def test_weighted_mean_leaves_out_what_is_null(wh: warehouse.Warehouse) -> None:
     rows = "values ('a', 1.0, 2), ('a', null, 9), ('a', 4.0, 1), ('a', 7.0, null), ('b', null, 1), ('c', 5.0, 0)"
     found = wh.sql(f"from ({rows}) t(g, x, w) select g, weighted_mean(x, w) group by g order by g").fetchall()
     assert found == [("a", 2.0), ("b", None), ("c", None)]
+
+
+def test_an_axis_may_be_a_window_function_or_name_the_quality_of_a_layer(wh: warehouse.Warehouse) -> None:
+    thirds = dict(wh.sql("select grp, n_layers from groups(ntile(3) over (order by layer_id))").fetchall())
+    assert thirds == {1: 27, 2: 27, 3: 26}
+    sparse = wh.sql("select count(*) from layer_quality where sparsity > 0.1").fetchall()[0][0]
+    assert dict(wh.sql("select grp, n_layers from quality(sparsity > 0.1)").fetchall())[True] == sparse
+    assert len(wh.sql("from drift(is_degenerate)").fetchall()) == 4
+
+
+@pytest.mark.parametrize(
+    "query", ["drift(component)", "drift(n > 5)", "pca(mean[1] > 0)", "quality(q.l1)", "pca(position)"]
+)
+def test_an_axis_cannot_reach_the_tables_within_a_macro(wh: warehouse.Warehouse, query: str) -> None:
+    with pytest.raises(warehouse.QueryError, match="not found"):
+        wh.sql(f"from {query}")
+
+
+def test_filters_that_are_all_alike_have_no_drift(tmp_path: Path) -> None:
+    """The range of their histograms would be a point."""
+    source = tmp_path / "alike.h5"
+    write_dataset(source, [("A", np.full((4, 9), 0.5)), ("B", np.full((6, 9), 0.25))], np.empty((0, 9)))
+    warehouse.ingest(source, tmp_path / "w")
+    with warehouse.open(tmp_path / "w") as alike:
+        assert [row[2] for row in alike.sql("from drift(task)").fetchall()] == [0, 0, 0, 0]
+        assert alike.sql("select sum(n) from distributions(task)").fetchall() == [(90,)]

@@ -277,3 +277,13 @@ def test_distances_of_groups_are_scipys(wh: warehouse.Warehouse, reference: Refe
 def test_an_error_in_a_udf_says_which_and_hides_the_stack(wh: warehouse.Warehouse) -> None:
     with pytest.raises((QueryError, duckdb.Error), match=r"variance_entropy_udf: .*multiple of 9"):
         wh.sql("select variance_entropy_udf([1, 2])").fetchall()
+
+
+def test_a_folder_named_like_a_partition_changes_no_model(sample_warehouse: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model_id=9" / "cnn.warehouse"
+    shutil.copytree(sample_warehouse, folder)
+    query = "select model_id, count(*) from filters group by 1 order by 1"
+    with warehouse.open(sample_warehouse) as one, warehouse.open(folder) as other:
+        assert other.sql(query).fetchall() == one.sql(query).fetchall()
+        with pytest.raises(warehouse.LakeError, match="polars takes a folder with ="):
+            other.scan("filters")

@@ -23,7 +23,6 @@ from warehouse.statistics import (
     merge_moments,
     orthogonality,
     peaks,
-    randomness_threshold,
     scale,
 )
 
@@ -146,16 +145,6 @@ def test_entropy10_is_scipys_with_zero_shares_left_out(weights: np.ndarray) -> N
 def test_entropy10_takes_rounding_below_zero_for_zero() -> None:
     assert entropy10(np.array([-1e-18, 0.5, 0.5])) == pytest.approx(math.log10(2), abs=1e-15)
     assert entropy10(np.array([-1e-18, 0.0])) == 0.0
-
-
-@pytest.mark.parametrize(("n", "published"), [(9, 0.5515), (64, 0.9056), (4096, 0.9511)])
-def test_the_randomness_threshold_is_the_published_one(n: int, published: float) -> None:
-    assert randomness_threshold(n) == pytest.approx(published, abs=5e-5)
-
-
-def test_the_randomness_threshold_is_about_what_random_filters_reach() -> None:
-    entropies = [entropy_by_svd(np.random.default_rng(seed).normal(size=(9, 256))) for seed in range(20)]
-    assert randomness_threshold(256) == pytest.approx(np.mean(entropies), abs=0.01)
 
 
 @given(blocks())

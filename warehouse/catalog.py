@@ -72,7 +72,7 @@ def _disk_errors(database: Path) -> Iterator[None]:
     except duckdb.Error as error:
         message = duckdb_message(error)
         if os.strerror(errno.ENOSPC) in message:
-            raise LakeError(f"cannot write {database}: the disk is full; nothing was changed") from error
+            raise LakeError(f"cannot write {database}: the disk is full; make room and try again") from error
         raise CatalogError(f"cannot build {database}: {message}") from error
 
 
@@ -118,8 +118,7 @@ def help_row(item: SqlObject) -> dict[str, str | None]:
 def _scan(paths: Sequence[str]) -> str:
     """SQL that reads these files; they are listed, for a pattern would also find leftovers."""
     listed = ", ".join(text_literal(path) for path in paths)
-    hive = "true, hive_types = {'model_id': integer}" if "model_id=" in listed else "false"
-    return f"read_parquet([{listed}], hive_partitioning = {hive})"
+    return f"read_parquet([{listed}], hive_partitioning = false, filename = {'model_id=' in listed})"
 
 
 def text_literal(text: str) -> str:

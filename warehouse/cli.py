@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from warehouse import catalog, demo, output
-from warehouse.errors import QueryError, WarehouseError
+from warehouse.errors import QueryError, WarehouseError, duckdb_message
 from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
 from warehouse.lake import DATABASE
@@ -46,12 +46,11 @@ INFO = (
         "Contents",
         "select * exclude grp, (select sum(n_unclaimed) from sources) as n_unclaimed from groups('all')",
     ),
-    ("Source", "from sources"),
     (
         "Lake",
         "select name, count(*) as files, sum(n_rows) as rows, sum(bytes) as bytes from files group by name order by 1",
     ),
-    ("Basis", "select component, explained_variance_ratio, loading from basis"),
+    ("Basis", "select component, explained_variance_ratio, cumulative_ratio from pca('all')"),
 )
 """Titles and queries of ``warehouse info``."""
 
@@ -104,7 +103,7 @@ def _report(summary: Summary) -> None:
     if summary.leftover_bytes:
         lines.append(
             f"{bytes_text(summary.leftover_bytes)} of files that no longer belong to it are left for its readers; "
-            f"free them with: warehouse vacuum {summary.path}"
+            f"once there are none, free them with: warehouse vacuum {summary.path}"
         )
     for line in lines:
         errors.print(line, markup=False)
@@ -151,6 +150,10 @@ def info(path: WarehousePath) -> None:
         for title, question in INFO:
             output.heading(title)
             output.write(warehouse, question)
+        for source in warehouse.sql("from sources").pl().to_dicts():
+            output.heading("Source")
+            for name, value in source.items():
+                typer.echo(f"{name}: {value}")
 
 
 @app.command("help", epilog="Example: warehouse help cnn.warehouse drift")
@@ -168,7 +171,8 @@ def help_(
             raise QueryError(f"nothing is called {name!r}{did_you_mean(name, set(described))}")
         for column, value in described[name].items():
             if value is not None:
-                typer.echo(f"{column}: {value}")
+                listed = column in ("columns", "parameters")
+                typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
 
 
 @app.command(epilog="Example: warehouse sample sample.h5 --filters 300000")
@@ -219,13 +223,20 @@ def vacuum(path: WarehousePath) -> None:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            # here, where a closed pipe is no surprise, and not when the interpreter ends
+            sys.stdout.flush()
     except WarehouseError as error:
         errors.print(f"error: {error}", markup=False)
         sys.exit(1)
     except BrokenPipeError:
         # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except duckdb.Error as error:
+        errors.print(f"error: {duckdb_message(error)}", markup=False)
         sys.exit(1)
     except OSError as error:
         errors.print(f"error: {error}", markup=False)

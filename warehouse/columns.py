@@ -73,7 +73,7 @@ def _convert_one(value: Any, kind: pa.DataType) -> Any:
     if is_missing(value) or (isinstance(value, str) and value.strip().lower() in MISSING_TEXT):
         return None
     if kind == TEXT:
-        text = str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         text.encode()
         return text
     if kind == BOOLEAN:

@@ -183,7 +183,7 @@ def _locked_target(target: Path, *, replace: bool) -> Iterator[Lake]:
         except BaseException:
             lake.discard()
             if is_new and not lake.is_committed:
-                (target / LOCK).unlink()
+                (target / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     target.rmdir()
             raise
@@ -242,6 +242,9 @@ class _Pipeline:
         details = list(self._map(measure, paths, self.segments, scans))
         low = min(detail.low for part in details for detail, _ in part)
         high = max(detail.high for part in details for detail, _ in part)
+        if high == low:
+            # all filters alike: any width will do, but none would make densities infinite
+            high = low + 1
 
         self.counter.begin("counting")
         count = partial(passes.count, basis=basis, low=low, high=high, done=done)

@@ -211,7 +211,9 @@ class Lake:
     def commit(self, database: Path) -> None:
         """Make a finished database that of the warehouse: the one step that changes what readers see."""
         with disk_errors(database):
-            sync(database)
+            folders = {parent for file in self.files for parent in Path(file.path).parents}
+            for path in [*(self.folder / folder for folder in folders), database]:
+                sync(path)
             self._committed = database.stat().st_ino
             database.replace(self.folder / DATABASE)
             sync(self.folder)
@@ -260,8 +262,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else os.strerror(error.errno or 0)
-        raise LakeError(f"cannot write {path}: {reason}; nothing was changed") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        known = os.strerror(error.errno) if error.errno else str(error)
+        reason = "the disk is full; make room and try again" if full else known
+        raise LakeError(f"cannot write {path}: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -272,6 +276,9 @@ def lock(folder: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # its last holder may have removed the file between the two lines above
+            if not (folder / LOCK).exists() or os.fstat(file.fileno()).st_ino != (folder / LOCK).stat().st_ino:
+                raise BlockingIOError
         except BlockingIOError:
             file.seek(0)
             raise LakeError(

@@ -59,8 +59,13 @@ KNOWN_TYPES = {"Robust": BOOLEAN, "Clean Accuracy": NUMBER, "Robust Accuracy": N
 LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 """Whole numbers that vary within a model and that every warehouse's ``layers`` has."""
 
-RESERVED = ("axis", "keep", "filter_id", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8")
-"""Names that a source's column may not take: parameters of the macros and columns of ``filters``."""
+RESERVED = (
+    *("axis", "keep", "filter_id", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8"),
+    *("n_sparse", "sparsity", "variance_entropy", "randomness_threshold", "variance_entropy_norm", "is_random"),
+    *("is_degenerate", "variance_entropy_clean", "variance_entropy_clean_norm", "scaled_clean_entropy"),
+    *("orthogonality", "l1", "l2", "l1_standardised", "l2_standardised"),
+)
+"""Names that a source's column may not take: parameters of the macros, columns of ``filters`` and ``layer_quality``."""
 
 _KERNEL = re.compile(r"\((\d+), ?(\d+)\) filters")
 _LIST = re.compile(r"\s*\[\s*\d+(\s*,\s*\d+)*\s*\]\s*")
@@ -243,8 +248,8 @@ def _pretraining(rows: _Rows, values: np.ndarray | None) -> dict[str, pa.Array]:
     if values is None:
         n = len(rows.by_model)
         return {"pretrained": pa.nulls(n, BOOLEAN), "pretraining_dataset": pa.nulls(n, TEXT)}
-    present = {value for value in values.tolist() if not is_missing(value)}
-    if present and present <= {True, False}:
+    present = [value for value in values.tolist() if not is_missing(value)]
+    if present and all(value in (0, 1) for value in present):
         flags = rows.per_model_strictly(rows.column(PRETRAINING, values, BOOLEAN))
         names: list[str | None] = [None] * len(flags)
     else:

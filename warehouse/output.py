@@ -50,7 +50,7 @@ def write(
     file
         None writes to standard output. An existing file is replaced once the result is complete.
     max_rows
-        Rows of a table to show; a line on standard error tells of more.
+        Rows of a table to show on standard output; a line on standard error tells of more.
 
     Raises
     ------
@@ -59,14 +59,16 @@ def write(
     """
     if format_ is None:
         ending = file.suffix[1:].lower() if file else ""
-        format_ = ending if ending in FORMATS else "table"
+        if ending not in ("", "txt", *FORMATS):
+            raise QueryError(f"{file}: .{ending} is no format; name one with --format {'|'.join(FORMATS)}")
+        format_ = ending if ending in OPTIONS else "table"
     if format_ == "parquet" and file is None:
         raise QueryError("parquet is not text; name a file with -o FILE.parquet")
     relation = warehouse.sql(query)
     with _complete_or_nothing(file) as target:
         try:
             if format_ == "table":
-                _write_table(relation, target, max_rows)
+                _write_table(relation, target, None if file else max_rows)
             else:
                 _copy(relation, target, OPTIONS[format_])
         except duckdb.Error as error:
@@ -107,8 +109,8 @@ def _complete_or_nothing(file: Path | None) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int) -> None:
-    rows = relation.limit(max_rows + 1).fetchall()
+def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int | None) -> None:
+    rows = (relation if max_rows is None else relation.limit(max_rows + 1)).fetchall()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, kind in zip(relation.columns, relation.types, strict=True):
         table.add_column(name, justify="right" if kind.id in NUMERIC else "left", overflow="fold")
@@ -117,7 +119,7 @@ def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     with target.open("w", encoding="utf-8") as stream:
         Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(table)
-    if len(rows) > max_rows:
+    if max_rows is not None and len(rows) > max_rows:
         typer.echo(f"the first {max_rows:,} rows; see more with --max-rows, or all with --format csv", err=True)
 
 

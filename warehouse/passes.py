@@ -6,6 +6,7 @@ file. Each returns one partial result per run of the segment, in order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from warehouse.source import Source
 from warehouse.statistics import BINS, SIZE, Basis, LayerDetail, LayerScan, Workspace, histogram, orthogonality, peaks
 
 PANEL_BYTES = 32 << 20
-"""Memory for the output channels that orthogonality holds at a time."""
+"""Memory for the output channels that orthogonality holds at a time, and for their products."""
 
 Done = Callable[[int], None]
 """Is told how many filters were worked off."""
@@ -114,7 +115,8 @@ def _orthogonality(file: FilterFile, run: Run, channels: int) -> float | None:
         weights = file.read(run.start + first * per_channel, run.start + last * per_channel)
         return weights.T.reshape(last - first, per_channel * SIZE).astype(np.float64)
 
-    return orthogonality(rows, channels, max(1, PANEL_BYTES // (per_channel * SIZE * 8)))
+    panel = min(PANEL_BYTES // (per_channel * SIZE * 8), math.isqrt(PANEL_BYTES // 8))
+    return orthogonality(rows, channels, max(1, panel))
 
 
 def count(

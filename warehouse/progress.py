@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 Report = Callable[[str, int, int], None]
@@ -26,12 +26,12 @@ def bar(console: Console) -> Iterator[Report | None]:
         return
     columns = (TextColumn("{task.description:>14}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     with Progress(*columns, _Rate(), TimeRemainingColumn(compact=True), console=console) as progress:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(progress.task_ids[list(tasks).index(stage)], completed=done)
+            progress.update(tasks[stage], completed=done)
 
         yield report
 

@@ -69,13 +69,16 @@ class Warehouse:
 
         Returns
         -------
-        A lazy relation: ``.pl()``, ``.arrow()``, ``.df()``, ``.fetchall()`` or ``.show()`` run it.
+        A lazy relation: ``.pl()``, ``.arrow()``, ``.df()``, ``.fetchall()`` or ``.show()`` run it. What goes
+        wrong only then is a ``duckdb.Error``.
 
         Raises
         ------
         QueryError
             DuckDB's message, if it refuses the query.
         """
+        if not query.strip(" \n\t;"):
+            raise QueryError("the query is empty; try: from help")
         try:
             relation = self.connection.sql(query, params=params)
         except duckdb.Error as error:
@@ -98,7 +101,7 @@ class Warehouse:
         QueryError
             No table of that name is in the lake.
         LakeError
-            A file is missing.
+            A file is missing, or polars would misread the path.
         """
         rows = self.connection.sql("select name, path from files order by path").fetchall()
         paths = [self._folder / path for found, path in rows if found == name]
@@ -108,6 +111,8 @@ class Warehouse:
         if missing:
             raise LakeError(f"{missing} is missing; copy the folder {self.path} whole, or ingest the source again")
         if name == "filters":
+            if "=" in str(self._folder):
+                raise LakeError(f"{self._folder}: polars takes a folder with = for a partition; rename it, or use .sql")
             return pl.scan_parquet(paths, glob=False, hive_partitioning=True, hive_schema={"model_id": pl.Int32})
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
 
@@ -134,15 +139,18 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
     """
     database = folder / DATABASE
     if not database.is_file():
+        if folder.is_file():
+            raise LakeError(f"{folder} is a file; name the folder of the warehouse")
         reason = "there is no such folder" if not folder.exists() else f"it has no {DATABASE}"
         raise LakeError(f"{folder} is not a warehouse: {reason}; make one with `warehouse ingest`")
     setting = catalog.search_in(folder)
+    connection = duckdb.connect()
     try:
-        connection = duckdb.connect()
         connection.execute(f"attach {catalog.text_literal(str(database))} as warehouse (read_only)")
         connection.execute("use warehouse")
         connection.execute(setting)
     except duckdb.Error as error:
+        connection.close()
         raise LakeError(f"cannot open {database}: {duckdb_message(error)}") from error
     return connection
 

@@ -5,6 +5,7 @@ shape (9, n) and a `MetaFrame`. The file is hostile until proven otherwise: noth
 """
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from warehouse.frames import MetaFrame, read_frame
 
 _WEIGHTS = 9
 _PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enough to keep calls rare
+_CHUNK_CACHE = 64 << 20  # bytes of unpacked chunks that HDF5 keeps: a read may want a part of a chunk
 _SAMPLE = 1 << 16
 _N_SAMPLES = 16
 # The types whose bytes NumPy reads as they lie in the file.
@@ -85,7 +87,7 @@ class Source:
         SourceError
             If ``/meta`` is missing, of another kind, damaged, or names anything to be run.
         """
-        with naming(self.path), self._lock:
+        with _reading(self.path), self._lock:
             return read_frame(self._filters.file)
 
     def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -118,7 +120,7 @@ class Source:
         rows = self._scratch(min(step, stop - start))
         columns = rows.reshape(-1, _WEIGHTS).T
         # A float64 too large for float32 is the caller's to find, by its value.
-        with naming(self.path), np.errstate(over="ignore", invalid="ignore"):
+        with _reading(self.path), np.errstate(over="ignore", invalid="ignore"):
             first = start
             while first < stop:
                 last = min(stop, (first // step + 1) * step)
@@ -136,7 +138,7 @@ class Source:
             ``name`` and ``mtime`` (ISO 8601, UTC) of the file as named; of the file unpacked its ``size``
             (bytes), ``sha256_header`` (first 64 KiB) and ``sha256_samples`` (16 evenly spaced 64 KiB pieces).
         """
-        with naming(self.path), self._unpacked.open("rb") as file:
+        with _reading(self.path), self._unpacked.open("rb") as file:
             header = hashlib.sha256(file.read(_SAMPLE))
             samples = hashlib.sha256()
             for sample in range(_N_SAMPLES):
@@ -202,13 +204,13 @@ def open_source(
     """
     path = Path(path)
     with ExitStack() as resources:
-        with naming(path):
+        with _reading(path):
             packed = _is_packed(path)
         unpacked = resources.enter_context(xz.unpacked(path, scratch, progress)) if packed else path
-        with naming(path):
+        with _reading(path):
             if not h5py.is_hdf5(unpacked):
                 raise SourceError("not an HDF5 file; expected dataset.h5 or dataset.h5.xz")
-            file = resources.enter_context(h5py.File(unpacked, "r"))
+            file = resources.enter_context(h5py.File(unpacked, "r", rdcc_nbytes=_CHUNK_CACHE))
             return Source(path, unpacked, _find_filters(file), resources)
 
 
@@ -233,6 +235,12 @@ def _find_filters(file: h5py.File) -> h5py.Dataset:
         raise SourceError(f"/{name} holds no filters")
     if filters.id.get_storage_size() == 0:
         raise SourceError(f"/{name} declares {shape[0]:,} filters and holds none: it was never written")
+    chunk_bytes = math.prod(filters.chunks or ()) * filters.dtype.itemsize
+    if chunk_bytes > _CHUNK_CACHE:
+        raise SourceError(
+            f"/{name} is stored in chunks of {chunk_bytes >> 20:,} MiB, which every read would unpack whole; "
+            f"repack it with h5repack -l {name}:CHUNK=100000x{'x'.join(map(str, shape[1:]))}"
+        )
     return filters
 
 
@@ -253,12 +261,20 @@ def _step(filters: h5py.Dataset) -> int:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Make one line that names the file of whatever goes wrong in reading it."""
+    """Make an error of what the file holds name the file, once."""
     try:
         yield
     except SourceError as error:
         named = str(error).startswith(f"{path}: ")
         raise SourceError(str(error) if named else f"{path}: {error}") from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Make one line that names the file of whatever goes wrong in reading it."""
+    try:
+        with naming(path):
+            yield
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:

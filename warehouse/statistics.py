@@ -134,12 +134,6 @@ def entropy10(weights: NDArray[np.floating[Any]]) -> Float64:
     return entropy
 
 
-def randomness_threshold(n: float) -> float:
-    """T_H(n): the variance entropy that ``n`` random filters reach, a fit by the authors of CNN Filter DB."""
-    scale, x0, k, offset = 1.2618047, 2.30436435, 0.88767525, -0.31050834
-    return scale / (1 + math.exp(-k * (math.log2(n) - x0))) + offset
-
-
 def peaks(x: Float32) -> Float32:
     """``(n,)`` largest magnitude of each column of ``x (9, n)``; NaN or infinite where a weight is."""
     highest: Float32 = np.maximum(x.max(axis=0), -x.min(axis=0))
@@ -365,7 +359,7 @@ def histogram(block: Float32, basis: Basis, low: float, high: float, work: Works
     basis
         Gives the coefficients.
     low, high
-        The one range of all components. What lies outside counts in the edge bins.
+        The one range of all components, not empty. What lies outside counts in the edge bins.
 
     Returns
     -------
@@ -376,7 +370,7 @@ def histogram(block: Float32, basis: Basis, low: float, high: float, work: Works
     n = block.shape[1]
     _, _, scaled = _prepare(block, work)
     # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
-    bins_per_unit = BINS / ((high - low) or 1.0)
+    bins_per_unit = BINS / (high - low)
     position = np.matmul(basis.loadings * bins_per_unit, scaled, out=work.matrix("coefficients", n))
     position += (1e-9 - (basis.offset + low) * bins_per_unit)[:, None]
     np.clip(position, 0, BINS - 1, out=position)
@@ -412,7 +406,10 @@ def orthogonality(rows: Callable[[int, int], Float64], out_channels: int, panel:
     overlap = 0.0
     for i in range(0, out_channels, panel):
         upper = unit(i)
-        overlap += float(np.abs(upper @ upper.T - np.eye(len(upper))).sum())
+        products = upper @ upper.T
+        products[np.diag_indices_from(products)] -= 1
+        overlap += float(np.abs(products, out=products).sum())
         for j in range(i + panel, out_channels, panel):
-            overlap += 2 * float(np.abs(upper @ unit(j).T).sum())
+            products = upper @ unit(j).T
+            overlap += 2 * float(np.abs(products, out=products).sum())
     return 1 - overlap / (out_channels * (out_channels - 1))

@@ -1,6 +1,6 @@
 -- purpose: Drift between two sets of layers, component by component. The sets may overlap and need not cover anything.
 -- grain: one row per component, then one with component NULL for their sum
--- parameters: a, b: conditions over the columns of layer_meta, the layers of each set
+-- parameters: a, b: conditions over the columns of layer_meta and layer_quality, the layers of each set
 -- columns: component: 0 .. 8, NULL for the sum; drift: its part of the drift, in nats; share: of the sum
 -- nulls: no rows where a set has no filters; share is NULL where the sets are equal
 -- example: from drift_between(task = 'Classification', task = 'Segmentation')

@@ -1,6 +1,6 @@
 -- purpose: Box-plot statistics of the drift between the groups of an axis.
 -- grain: one row
--- parameters: axis: an expression over the columns of layer_meta, its values are the groups;
+-- parameters: axis: an expression over the columns of layer_meta and layer_quality, its values are the groups;
 --   keep: a condition on the same columns, which layers count (default true)
 -- columns: pairs: unordered pairs of different groups; mean, min, q1, median, q3, max: of their drift, in nats;
 --   quartiles interpolate linearly

@@ -1,6 +1,6 @@
 -- purpose: Quality of groups of layers.
 -- grain: one row per group
--- parameters: axis: an expression over the columns of layer_meta, its values are the groups;
+-- parameters: axis: an expression over the columns of layer_meta and layer_quality, its values are the groups;
 --   keep: a condition on the same columns, which layers count (default true)
 -- columns: grp; n_models; n_layers; n_filters; n_sparse; sparsity: sparse filters / filters; variance_entropy,
 --   variance_entropy_norm, variance_entropy_clean, variance_entropy_clean_norm: weighted by filters;
@@ -9,14 +9,13 @@
 -- nulls: layers where axis is NULL form no group; a NULL of layer_quality does not count
 -- example: from quality(task) order by share_degenerate desc
 create macro quality(axis, keep := true) as table
-with members as (
-    select grp, model_id, out_channels, q.*
+with grouped as (
+    from layer_groups(axis, keep := keep)
+),
+members as (
+    select g.grp, g.model_id, g.out_channels, q.*
     from layer_quality as q
-    join (
-        select layer_id, model_id, out_channels, axis as grp
-        from layer_meta
-        where keep and axis is not null
-    ) using (layer_id)
+    join grouped as g using (layer_id)
 )
 select
     grp,

@@ -1,7 +1,7 @@
 -- purpose: Distances between the groups of an axis that stay bounded and know nothing of empty bins, beside drift. Needs
 --   the functions that Python registers.
 -- grain: one row per unordered pair of different groups
--- parameters: axis: an expression over the columns of layer_meta, its values are the groups;
+-- parameters: axis: an expression over the columns of layer_meta and layer_quality, its values are the groups;
 --   keep: a condition on the same columns, which layers count (default true)
 -- columns: a, b: the groups, a before b; wasserstein: in units of the coefficients; jensen_shannon: divergence in nats,
 --   at most ln 2; kolmogorov_smirnov: at most 1; each the mean over the components weighted by the variance that they explain

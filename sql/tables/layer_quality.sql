@@ -8,7 +8,9 @@
 --   scaled_clean_entropy: the same of scaled filters; orthogonality: 1 - mean overlap of the output channels;
 --   l1, l2: norms of all weights; l1_standardised, l2_standardised: after (w - mean) / standard deviation
 -- nulls: entropies of fewer than two filters; normalised ones of fewer than three; orthogonality without channel
---   numbers or with one channel; standardised norms of equal weights; all of a layer with NaN or infinite weights
+--   numbers or with one channel; standardised norms of equal weights; all but randomness_threshold of a
+--   layer with NaN or infinite weights. By the letter of the definition a layer of two filters is random and
+--   degenerate: its entropy is 0 and the threshold for two filters below 0
 -- example: select layer_id, sparsity from layer_quality where is_degenerate
 create table layer_quality as
 from lake_layer_quality
