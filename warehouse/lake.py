@@ -14,6 +14,7 @@ import os
 import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -166,6 +167,9 @@ class Lake:
         self.files: list[LakeFile] = []
         self._begun: list[Path] = []
         self._committed = -1
+        # the disk is slow to confirm: a thread of its own waits for it while the statistics go on
+        self._syncer = ThreadPoolExecutor(1)
+        self._syncing: list[Future[None]] = []
         self._guard = threading.Lock()
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -202,14 +206,20 @@ class Lake:
             with path.open("xb") as file:
                 sink = _HashingFile(file)
                 yield path, sink
-                file.flush()
-                os.fsync(file.fileno())
             n_rows = pq.read_metadata(path).num_rows
         with self._guard:
             self.files.append(LakeFile(name, relative, n_rows, sink.bytes, sink.sha256))
+            self._syncing.append(self._syncer.submit(_sync_named, path))
+
+    def wait_for_disk(self) -> None:
+        """Return when every file is on the disk; no more can be written then."""
+        self._syncer.shutdown()
+        for done in self._syncing:
+            done.result()
 
     def commit(self, database: Path) -> None:
         """Make a finished database that of the warehouse: the one step that changes what readers see."""
+        self.wait_for_disk()
         with disk_errors(database):
             folders = {parent for file in self.files for parent in Path(file.path).parents}
             for path in [*(self.folder / folder for folder in folders), database]:
@@ -228,6 +238,7 @@ class Lake:
         """Remove everything written, finished or not, and the folders then empty; once committed, do nothing."""
         if self.is_committed:
             return
+        self._syncer.shutdown(cancel_futures=True)
         for path in self._begun:
             path.unlink(missing_ok=True)
         remove_empty_folders(self.folder)
@@ -290,6 +301,11 @@ def lock(folder: Path) -> Iterator[None]:
         file.flush()
         yield
         file.truncate(0)
+
+
+def _sync_named(path: Path) -> None:
+    with disk_errors(path):
+        sync(path)
 
 
 def sync(path: Path) -> None:

@@ -56,6 +56,7 @@ def run_plain_copy(source: str, target: str) -> int:
                     writer.write(opened.read(chunk[0].start, chunk[-1].stop), chunk)
 
         list(pool.map(copy, segments_of(runs_of(list(zip(*columns, strict=True)), opened.n_filters))))
+        lake.wait_for_disk()
     return sum(file.bytes for file in lake.files)
 
 
