@@ -170,9 +170,10 @@ def test_a_failing_disk_is_one_line_that_names_the_file(tmp_path: Path, number: 
 
 def test_a_disk_that_fails_only_when_synced_is_noticed(tmp_path: Path) -> None:
     target = Lake(tmp_path)
-    with patch("os.fsync", side_effect=OSError(errno.EDQUOT, "")), pytest.raises(LakeError, match="the disk is full"):
+    with patch("os.fsync", side_effect=OSError(errno.EDQUOT, "")):
         target.write_table("models", pa.table({"a": [1]}))
-        target.wait_for_disk()
+        with pytest.raises(LakeError, match="the disk is full"):
+            target.wait_for_disk()
 
 
 LIMITED_WRITER = """

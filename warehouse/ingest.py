@@ -166,7 +166,7 @@ def _decompression(progress: Progress | None) -> Callable[[int, int], None] | No
 @contextlib.contextmanager
 def _locked_target(target: Path, *, replace: bool) -> Iterator[Lake]:
     """Lock the folder for a new state; if anything fails before the commit, remove what was written there."""
-    catalog.search_in(target)
+    catalog.search_in(target)  # refuses a path below which DuckDB could not read
     with disk_errors(target):
         if target.exists() and not target.is_dir():
             raise LakeError(f"{target} is a file; name a folder for the warehouse")
