@@ -18,6 +18,7 @@ import pytest
 import warehouse
 from tests.test_cli import call_main
 from tests.test_ingest import LAYERS, checksums, random_filters, write_dataset
+from tests.test_lake import holder as lock_holder
 from warehouse import catalog, lake
 from warehouse.errors import LakeError, SourceError, WarehouseError
 from warehouse.maintenance import vacuum
@@ -271,23 +272,10 @@ def test_a_killed_first_ingest_is_no_warehouse_and_can_be_run_again(tmp_path: Pa
     assert set(contents(target)) == committed(target)
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from warehouse.lake import lock
-with lock(Path(sys.argv[1])):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.fixture
 def holder(target: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that writes into ``target``."""
-    command = [sys.executable, "-c", HOLDER, str(target)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
+    with lock_holder(target) as process:
         yield process
         process.kill()
 

@@ -18,8 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from warehouse import sqlfiles
-from warehouse.errors import CatalogError, LakeError, duckdb_message
-from warehouse.lake import LakeFile
+from warehouse.errors import CatalogError, duckdb_message
+from warehouse.lake import LakeFile, disk_errors
 from warehouse.sqlfiles import LAKE_PREFIX, SqlObject
 
 STORAGE_VERSION = "v1.2.0"
@@ -48,7 +48,7 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
     """
     files = sorted(files, key=lambda file: file.path)
     objects = sqlfiles.load("tables", "views", "macros")
-    with _disk_errors(database), duckdb.connect() as con:
+    with _named_errors(database), duckdb.connect() as con:
         con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         con.execute(f"set temp_directory = {text_literal(f'{database}.spill')}")
         con.execute(search_in(folder))
@@ -65,15 +65,20 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(database: Path) -> Iterator[None]:
-    """Turn what DuckDB says of a failing disk into an error that names the database."""
-    try:
-        yield
-    except duckdb.Error as error:
-        message = duckdb_message(error)
-        if os.strerror(errno.ENOSPC) in message:
-            raise LakeError(f"cannot write {database}: the disk is full; make room and try again") from error
-        raise CatalogError(f"cannot build {database}: {message}") from error
+def _named_errors(database: Path) -> Iterator[None]:
+    """Turn DuckDB's errors into ours that name the database."""
+    with disk_errors(database):
+        try:
+            yield
+        except duckdb.Error as error:
+            if _is_disk_full(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise CatalogError(f"cannot build {database}: {duckdb_message(error)}") from error
+
+
+def _is_disk_full(error: duckdb.Error) -> bool:
+    """Whether DuckDB reports a full disk, which it tells by the system's words alone."""
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def create(
@@ -94,7 +99,7 @@ def create(
         con.execute(statement)
         con.execute(f"comment on {item.comment_target} {item.name} is {text_literal(item.comment)}")
     except duckdb.Error as error:
-        if os.strerror(errno.ENOSPC) in str(error):
+        if _is_disk_full(error):
             raise
         raise CatalogError(f"sql/**/{item.name}.sql: {duckdb_message(error)}") from error
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from warehouse import catalog, demo, output
 from warehouse.errors import QueryError, WarehouseError, duckdb_message
-from warehouse.ingest import Summary
+from warehouse.ingest import Summary, for_stage
 from warehouse.ingest import ingest as run_ingest
 from warehouse.lake import DATABASE
 from warehouse.maintenance import vacuum as run_vacuum
@@ -193,7 +193,7 @@ def sample(
             models=models,
             seed=seed,
             layout=layout,
-            progress=None if progress is None else lambda done, total: progress("generating", done, total),
+            progress=for_stage(progress, "generating"),
         )
     errors.print(f"{path}: {filters:,} synthetic filters, {layers:,} layers, {models:,} models", markup=False)
 
@@ -228,9 +228,6 @@ def main() -> None:
         finally:
             # here, where a closed pipe is no surprise, and not when the interpreter ends
             sys.stdout.flush()
-    except WarehouseError as error:
-        errors.print(f"error: {error}", markup=False)
-        sys.exit(1)
     except BrokenPipeError:
         # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -238,6 +235,6 @@ def main() -> None:
     except duckdb.Error as error:
         errors.print(f"error: {duckdb_message(error)}", markup=False)
         sys.exit(1)
-    except OSError as error:
+    except (WarehouseError, OSError) as error:
         errors.print(f"error: {error}", markup=False)
         sys.exit(1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warehouse.ingest import Summary, ingest
+from warehouse.ingest import Progress, Summary, for_stage, ingest
 from warehouse.lake import disk_errors
-from warehouse.progress import Report
 from warehouse.sample import write_sample
 
 QUESTIONS = (
@@ -28,16 +27,13 @@ QUESTIONS = (
 """Titles and queries, in the order in which they are shown."""
 
 
-def prepare(folder: Path, progress: Report | None) -> Summary:
+def prepare(folder: Path, progress: Progress | None) -> Summary:
     """Make the sample in ``folder``, unless it is there, and its warehouse anew."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     dataset = folder / "sample.h5"
     if not dataset.exists():
-        write_sample(
-            dataset,
-            progress=None if progress is None else lambda done, total: progress("generating", done, total),
-        )
+        write_sample(dataset, progress=for_stage(progress, "generating"))
     return ingest(dataset, folder / "cnn.warehouse", replace=True, progress=progress)
 
 

@@ -139,7 +139,7 @@ def ingest(
     target = Path(target)
     with (
         _locked_target(target, replace=replace) as lake,
-        open_source(source, progress=_decompression(progress)) as opened,
+        open_source(source, progress=for_stage(progress, "decompressing")) as opened,
     ):
         with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
             tables = tabulate(opened.meta(), opened.n_filters)
@@ -159,8 +159,9 @@ def ingest(
         )
 
 
-def _decompression(progress: Progress | None) -> Callable[[int, int], None] | None:
-    return partial(progress, "decompressing") if progress else None
+def for_stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    """What reports one stage of work, done and in all, to ``progress``."""
+    return partial(progress, stage) if progress else None
 
 
 @contextlib.contextmanager

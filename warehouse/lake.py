@@ -83,7 +83,7 @@ class _HashingFile:
         return self.bytes
 
     def close(self) -> None:
-        """Leave the file open: its owner syncs and closes it."""
+        """Leave the file open: its owner closes it."""
 
     @property
     def sha256(self) -> str:

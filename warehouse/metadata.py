@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
-from warehouse import sqlfiles
+from warehouse import staging
 from warehouse.columns import (
     BOOLEAN,
     INTEGER,
@@ -196,31 +195,15 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
         else:
             models[name] = pa.array(per_model, column.type)
 
-    fixed_models, full_layers = _staged(pa.table(models), pa.table(layers))
+    fixes = [("tables", "label_fixes"), ("tables", "architecture_patterns")]
+    fixed_models = staging.run("models", {"source_models": pa.table(models)}, uses=fixes)
     return Metadata(
         fixed_models,
-        full_layers,
+        staging.run("layers", {"source_layers": pa.table(layers)}, uses=[("macros", "depth_decile")]),
         _table(sorted(operators), {"model_id": pa.int32(), "operator": TEXT, "n": INTEGER}),
         _model_kernels(kernels),
         _model_datasets(fixed_models),
     )
-
-
-def _staged(models: pa.Table, layers: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """``models`` with labels fixed and families derived, and ``layers`` with the tenth of the depth."""
-    with duckdb.connect() as staging:
-        for item in (
-            sqlfiles.load_one("tables", "label_fixes"),
-            sqlfiles.load_one("tables", "architecture_patterns"),
-            sqlfiles.load_one("macros", "depth_decile"),
-        ):
-            staging.execute(item.statement)
-        staging.register("source_models", models)
-        staging.register("source_layers", layers)
-        return (
-            staging.sql(sqlfiles.load_query("staging", "models")).to_arrow_table(),
-            staging.sql(sqlfiles.load_query("staging", "layers")).to_arrow_table(),
-        )
 
 
 def _layer_columns(rows: _Rows, frame: MetaFrame, columns: dict[str, np.ndarray]) -> dict[str, pa.Array]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-Report = Callable[[str, int, int], None]
-"""Called with a stage, the work done in it and the work in all."""
+from warehouse.ingest import Progress as Reporter
 
 
 class _Rate(ProgressColumn):
@@ -19,7 +18,7 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def bar(console: Console) -> Iterator[Report | None]:
+def bar(console: Console) -> Iterator[Reporter | None]:
     """A bar per stage while the context lasts, or None where ``console`` is not a terminal."""
     if not console.is_terminal:
         yield None

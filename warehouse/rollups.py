@@ -9,12 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from warehouse import sqlfiles
+from warehouse import staging
 from warehouse.passes import Counts
 from warehouse.statistics import BINS, SIZE, TRIANGLE, Basis, LayerDetail, LayerScan, Moments, variance_entropies
 
@@ -85,10 +84,9 @@ def layer_quality(measurements: Sequence[Measurement]) -> pa.Table:
     columns["n_sparse"] = columns["n_sparse"].cast(pa.int64())
     columns["layer_id"] = pa.array([m.layer_id for m in layers], pa.int32())
     columns["n_filters"] = pa.array([m.scan.n_filters for m in layers], pa.int64())
-    with duckdb.connect() as staging:
-        staging.execute(sqlfiles.load_one("macros", "randomness_threshold").statement)
-        staging.register("measured_quality", pa.table(columns))
-        return staging.sql(sqlfiles.load_query("staging", "layer_quality")).to_arrow_table()
+    return staging.run(
+        "layer_quality", {"measured_quality": pa.table(columns)}, uses=[("macros", "randomness_threshold")]
+    )
 
 
 def _ratio(value: float, by: float) -> float | None:

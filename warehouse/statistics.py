@@ -146,13 +146,12 @@ def scale(x: Float64, peak: Float64, out: Float64 | None = None) -> Float64:
     return scaled
 
 
-def _prepare(block: Float32, work: Workspace) -> tuple[Float64, Float64, Float64]:
-    """A block ``(9, n)`` as float64, its peaks ``(n,)`` and the scaled block ``(9, n)``."""
+def _prepare(block: Float32, peak: Float64, work: Workspace) -> tuple[Float64, Float64]:
+    """A block ``(9, n)`` as float64, and scaled by its peaks ``(n,)``."""
     n = block.shape[1]
-    peak = peaks(block).astype(np.float64)
     x = work.matrix("x", n)
     np.copyto(x, block)
-    return x, peak, scale(x, peak, out=work.matrix("scaled", n))
+    return x, scale(x, peak, out=work.matrix("scaled", n))
 
 
 @dataclass(frozen=True)
@@ -184,10 +183,11 @@ class LayerScan:
         """Scan a block ``(9, n)``."""
         work = work or Workspace()
         n = block.shape[1]
-        n_nonfinite = n - int(np.isfinite(peaks(block)).sum())
+        peak = peaks(block).astype(np.float64)
+        n_nonfinite = n - int(np.isfinite(peak).sum())
         if n_nonfinite:
             return cls(n, n_nonfinite)
-        x, peak, scaled = _prepare(block, work)
+        x, scaled = _prepare(block, peak, work)
         return cls(
             n,
             0,
@@ -316,7 +316,8 @@ class LayerDetail:
     def of(cls, block: Float32, scan: LayerScan, basis: Basis, work: Workspace | None = None) -> LayerDetail:
         """Detail of a block ``(9, n)`` of the layer that ``scan`` describes."""
         work = work or Workspace()
-        x, peak, scaled = _prepare(block, work)
+        peak = peaks(block).astype(np.float64)
+        x, scaled = _prepare(block, peak, work)
         n_sparse, clean_raw, clean_scaled = 0, Moments(), Moments()
         if scan.has_sparse:
             clean = (peak > 0) & (peak >= SPARSE_EPS * scan.peak)
@@ -368,7 +369,7 @@ def histogram(block: Float32, basis: Basis, low: float, high: float, work: Works
     """
     work = work or Workspace()
     n = block.shape[1]
-    _, _, scaled = _prepare(block, work)
+    _, scaled = _prepare(block, peaks(block).astype(np.float64), work)
     # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
     bins_per_unit = BINS / (high - low)
     position = np.matmul(basis.loadings * bins_per_unit, scaled, out=work.matrix("coefficients", n))
