@@ -1,5 +1,6 @@
 """The passes over a segment, cut into small chunks and blocks, against whole arrays in NumPy and plain loops."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -11,7 +12,6 @@ import pytest
 from warehouse import passes, plan
 from warehouse.errors import SourceError
 from warehouse.lake import Lake
-from warehouse.passes import Counts
 from warehouse.plan import Run, Segment
 from warehouse.statistics import Basis, LayerScan, Moments
 
@@ -84,12 +84,13 @@ def small_cut() -> Iterator[None]:
 
 @pytest.fixture
 def converted(tmp_path: Path) -> tuple[Path, list[LayerScan]]:
-    return passes.convert(MemorySource(WEIGHTS), Lake(tmp_path), SEGMENT, Progress(), allow_nonfinite=True)
+    path, scans, _ = passes.convert(MemorySource(WEIGHTS), Lake(tmp_path), SEGMENT, Progress(), allow_nonfinite=True)
+    return path, scans
 
 
 def test_converting_writes_the_filters_bit_for_bit_and_says_whose_they_are(tmp_path: Path) -> None:
     lake, done = Lake(tmp_path), Progress()
-    path, _ = passes.convert(MemorySource(WEIGHTS), lake, SEGMENT, done, allow_nonfinite=True)
+    path, _, _ = passes.convert(MemorySource(WEIGHTS), lake, SEGMENT, done, allow_nonfinite=True)
     table = pq.ParquetFile(path).read()
     written = np.array([table[f"w{i}"].to_numpy() for i in range(9)])
     np.testing.assert_array_equal(written.view(np.uint32), WEIGHTS[:, FIRST:].view(np.uint32))
@@ -109,6 +110,13 @@ def test_converting_scans_each_layer_across_its_chunks(converted: tuple[Path, li
         np.testing.assert_allclose(scan.raw.mean, filters.mean(axis=1), atol=1e-14)
         if run.n > 1:
             np.testing.assert_allclose(scan.raw.covariance(), np.cov(filters), atol=1e-13)
+
+
+def test_converting_takes_the_checksum_of_each_layer_across_its_chunks_whatever_its_weights(tmp_path: Path) -> None:
+    checksums = passes.convert(MemorySource(WEIGHTS), Lake(tmp_path), SEGMENT, Progress(), allow_nonfinite=True)[2]
+    for run, checksum in zip(SEGMENT.runs, checksums, strict=True):
+        filters = np.array([[WEIGHTS[i, k] for i in range(9)] for k in range(run.start, run.stop)])
+        assert checksum == hashlib.sha256(filters.astype("<f4").tobytes()).hexdigest()
 
 
 def test_a_weight_that_is_not_finite_is_an_error_that_names_its_filter(tmp_path: Path) -> None:
@@ -138,11 +146,16 @@ def test_measuring_gives_each_layers_detail(converted: tuple[Path, list[LayerSca
     for run, (detail, _) in zip(SEGMENT.runs, measured, strict=True):
         if run.layer_id == NOT_FINITE:
             assert (detail.n_sparse, detail.absolute_deviation, detail.low, detail.high) == (0, 0.0, np.inf, -np.inf)
+            assert detail.relative_peaks.n.size == 0
             continue
         filters = layer(run.layer_id)
         peak = np.abs(filters).max(axis=0)
         sparse = run.n if run.layer_id == ALL_ZERO else (peak < 0.01 * peak.max()).sum()
         assert detail.n_sparse == sparse
+        assert detail.relative_peaks.n.sum() == run.n
+        up_to_a_tenth = detail.relative_peaks.positions <= 1 + 4 * 90
+        below_a_tenth = run.n if run.layer_id == ALL_ZERO else (peak < 0.1 * peak.max()).sum()
+        assert detail.relative_peaks.n[up_to_a_tenth].sum() == below_a_tenth
         assert detail.absolute_deviation == pytest.approx(np.abs(filters - filters.mean()).sum())
         c = coefficients(run.layer_id)
         assert (detail.low, detail.high) == pytest.approx((c.min(), c.max()), abs=1e-12)
@@ -194,11 +207,3 @@ def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Layer
                 expected[k, place] = expected.get((k, place), 0) + 1
         found = {divmod(int(p), 70): int(n) for p, n in zip(count.positions, count.n, strict=True)}
         assert found == expected
-
-
-def test_only_bins_that_are_not_empty_are_kept() -> None:
-    histogram = np.zeros((9, 70), np.int64)
-    histogram[0, 0], histogram[3, 69], histogram[8, 69] = 1, 2**40, 3
-    counts = Counts.of(histogram)
-    assert counts.positions.tolist() == [0, 3 * 70 + 69, 629]
-    assert counts.n.tolist() == [1, 2**40, 3]

@@ -9,9 +9,8 @@ import pytest
 from scipy import stats
 
 from warehouse import rollups
-from warehouse.passes import Counts
 from warehouse.rollups import Measurement
-from warehouse.statistics import Basis, LayerDetail, LayerScan, Moments
+from warehouse.statistics import Basis, Counts, LayerDetail, LayerScan, Moments
 
 RNG = np.random.default_rng(21)
 BASIS = Basis.of(Moments.of(RNG.normal(size=(9, 60))))
@@ -83,7 +82,7 @@ def measurement(layer_id: int | None, block: np.ndarray, orthogonality: float | 
     if scan.is_finite:
         for part in blocks:
             detail = detail.merge(LayerDetail.of(part, scan, BASIS))
-    return Measurement(layer_id, scan, detail, orthogonality)
+    return Measurement(layer_id, f"checksum of {layer_id}", scan, detail, orthogonality)
 
 
 def ratio(h: float | None, n: int) -> float | None:
@@ -248,6 +247,31 @@ def test_histograms_come_back_from_their_table(layers_a_table: int) -> None:
     for layer_id, histogram in zip(ids, histograms, strict=True):
         np.testing.assert_array_equal(back[layer_id], histogram)
     assert all(part.schema == schema for part in parts)
+
+
+@pytest.mark.parametrize("layers_a_table", [1, 2, 100])
+def test_relative_peaks_come_with_their_layer_and_without_what_no_layer_claims(layers_a_table: int) -> None:
+    spoilt = np.full((9, 3), np.nan, np.float32)
+    blocks = {3: stretched(200), None: normal(8), 0: np.zeros((9, 4), np.float32), 7: spoilt, 5: normal(1)}
+    with patch.object(rollups, "HISTOGRAM_LAYERS", layers_a_table):
+        schema, tables = rollups.layer_peaks([measurement(layer_id, block) for layer_id, block in blocks.items()])
+        table = pa.concat_tables(tables)
+    assert table.schema == schema
+    rows = table.to_pylist()
+    assert list(dict.fromkeys(row["layer_id"] for row in rows)) == [3, 0, 5]
+    assert [(row["bin"], row["n"]) for row in rows if row["layer_id"] in (0, 5)] == [(0, 4), (452, 1)]
+    peak = np.abs(blocks[3].astype(float)).max(axis=0)
+    edges = rollups.peak_edges().to_pylist()
+    assert len(edges) == 451
+    for edge in edges:
+        below = sum(row["n"] for row in rows if row["layer_id"] == 3 and row["bin"] <= edge["bin"])
+        assert below == (peak < edge["eps"] * peak.max()).sum()
+
+
+def test_every_layer_has_its_checksum_and_what_no_layer_claims_has_none() -> None:
+    spoilt = np.full((9, 3), np.nan, np.float32)
+    table = rollups.layer_checksums([measurement(4, normal(2)), measurement(None, normal(1)), measurement(1, spoilt)])
+    assert table.to_pylist() == [{"layer_id": i, "sha256": f"checksum of {i}"} for i in (4, 1)]
 
 
 def test_the_tables_of_the_basis_hold_it() -> None:

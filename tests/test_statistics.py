@@ -13,7 +13,9 @@ from scipy import stats
 from sklearn.decomposition import PCA
 
 from warehouse.statistics import (
+    PEAK_EDGES,
     Basis,
+    Counts,
     LayerDetail,
     LayerScan,
     Moments,
@@ -23,6 +25,7 @@ from warehouse.statistics import (
     merge_moments,
     orthogonality,
     peaks,
+    relative_peaks,
     scale,
 )
 
@@ -224,6 +227,62 @@ def test_a_filter_is_sparse_below_one_hundredth_of_the_layers_peak_but_not_at_it
     assert LayerDetail.of(block, LayerScan.of(block), basis_of(RANDOM)).n_sparse == 1
 
 
+def test_only_bins_that_are_not_empty_are_kept() -> None:
+    counts = np.zeros((9, 70), np.int64)
+    counts[0, 0], counts[3, 69], counts[8, 69] = 1, 2**40, 3
+    kept = Counts.of(counts)
+    assert kept.positions.tolist() == [0, 3 * 70 + 69, 629]
+    assert kept.n.tolist() == [1, 2**40, 3]
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=5), st.data())
+def test_kept_bins_add_up_like_whole_histograms(histograms: list[list[int]], data: st.DataObject) -> None:
+    merged = merge_in_any_grouping([Counts(), *(Counts.of(np.array(h)) for h in histograms)], data)
+    total = np.sum(histograms, axis=0)
+    assert dict(zip(merged.positions.tolist(), merged.n.tolist(), strict=True)) == {
+        place: n for place, n in enumerate(total.tolist()) if n
+    }
+
+
+def test_thresholds_are_the_decimals_of_two_digits() -> None:
+    decimals = [f"{digits // 10}.{digits % 10}e-{k}" for k in range(5, 0, -1) for digits in range(10, 100)]
+    assert PEAK_EDGES.tolist() == [*map(float, decimals), 1.0]
+    assert {1e-5, 0.00023, 0.01, 0.05, 0.1, 0.99} <= set(PEAK_EDGES.tolist())
+
+
+def close_to_thresholds(layer_peak: float) -> np.ndarray:
+    """A block whose peaks are the layer's, each threshold's and the next float32 on both sides of it."""
+    at = (PEAK_EDGES * layer_peak).astype(np.float32)
+    near = np.concatenate([[layer_peak], at, np.nextafter(at, np.float32(0)), np.nextafter(at, np.float32(np.inf))])
+    return np.outer(np.arange(9) == 4, np.minimum(near, layer_peak)).astype(np.float32)
+
+
+@pytest.mark.parametrize("layer_peak", np.float32([1, 0.3, 7.77e-7, 1e-37, 3e38, 1e-42]).tolist())
+def test_relative_peaks_agree_with_the_definition_of_sparsity_on_both_sides_of_every_threshold(
+    layer_peak: float,
+) -> None:
+    block = close_to_thresholds(layer_peak)
+    block[0, 5:8] = 0
+    block[4, 5:8] = 0
+    counts = relative_peaks(peaks(block), layer_peak)
+    single = [max(map(abs, f)) for f in block.T.astype(float)]
+    for i, eps in enumerate(PEAK_EDGES.tolist()):
+        assert counts.n[counts.positions <= i + 1].sum() == sum(p < eps * layer_peak for p in single), eps
+    assert dict(zip(counts.positions.tolist(), counts.n.tolist(), strict=True)).get(0, 0) == single.count(0)
+    assert counts.n.sum() == len(single)
+
+
+@given(blocks(), st.data())
+def test_relative_peaks_of_any_pieces_add_up_to_the_sparse_filters(block: np.ndarray, data: st.DataObject) -> None:
+    basis, scan = basis_of(RANDOM), LayerScan.of(block)
+    parts = [LayerDetail.of(part, scan, basis) for part in cut(block, data) if part.shape[1]]
+    detail = merge_in_any_grouping([LayerDetail(), *parts], data)
+    bin_of_one_hundredth = 1 + PEAK_EDGES.tolist().index(0.01)
+    counts = detail.relative_peaks
+    assert counts.n[counts.positions <= bin_of_one_hundredth].sum() == detail.n_sparse
+    assert counts.n.sum() == block.shape[1]
+
+
 def test_sparsity_compares_with_the_peak_of_the_whole_layer() -> None:
     loud, faint = RANDOM[:, :10] * 1000, RANDOM[:, 10:30] / 1000
     scan = LayerScan.of(loud).merge(LayerScan.of(faint))
@@ -235,7 +294,9 @@ def test_sparsity_compares_with_the_peak_of_the_whole_layer() -> None:
 def test_every_filter_of_an_all_zero_layer_is_sparse_and_its_entropy_zero(n: int) -> None:
     block = np.zeros((9, n), np.float32)
     scan = LayerScan.of(block)
-    assert LayerDetail.of(block, scan, basis_of(RANDOM)).n_sparse == n
+    detail = LayerDetail.of(block, scan, basis_of(RANDOM))
+    assert detail.n_sparse == n
+    assert (detail.relative_peaks.positions.tolist(), detail.relative_peaks.n.tolist()) == ([0], [n])
     assert scan.raw.variance_entropy() == (0.0 if n > 1 else None)
     assert (scan.l1, scan.l2, scan.weight_std) == (0.0, 0.0, 0.0)
 

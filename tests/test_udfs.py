@@ -101,12 +101,14 @@ class TestCatalogue:
     @pytest.mark.parametrize("udf", udfs.UDFS, ids=lambda udf: udf.name)
     def test_null_in_any_argument_gives_null(self, connection: duckdb.DuckDBPyConnection, udf: udfs.Udf) -> None:
         values = {"DOUBLE[]": "range(18)::DOUBLE[]", "DOUBLE": "0.5", "INTEGER": "2"}
-        values = [values[kind] if udf.name != "eigh" else "[1.0]" for kind in udf.argument_types]
+        if udf.name in ("eigh", "classical_mds"):
+            values["DOUBLE[]"] = "[1.0]"
+        values = [values[kind] for kind in udf.argument_types]
         for index, kind in enumerate(udf.argument_types):
             arguments = [*values[:index], f"NULL::{kind}", *values[index + 1 :]]
             assert select(connection, f"{udf.name}({', '.join(arguments)})") == (None,)
 
-    @pytest.mark.parametrize("udf", udfs.UDFS, ids=lambda udf: udf.name)
+    @pytest.mark.parametrize("udf", [udf for udf in udfs.UDFS if udf.name != "classical_mds"], ids=lambda udf: udf.name)
     def test_empty_lists_give_null(self, connection: duckdb.DuckDBPyConnection, udf: udfs.Udf) -> None:
         values = {"DOUBLE[]": "[]", "DOUBLE": "0.5", "INTEGER": "2"}
         arguments = ", ".join(values[kind] for kind in udf.argument_types)
@@ -399,3 +401,110 @@ class TestHistogramDistances:
         arguments = comparison(name, [a, a, b], [c, b, c])
         direct, first, second = np.power(call_directly(name, *arguments), power)
         assert direct <= first + second + 1e-6
+
+
+def distances_of(points: np.ndarray) -> np.ndarray:
+    return distance.pdist(points)
+
+
+def scaled_by_hand(distances: np.ndarray, dimensions: int) -> tuple[np.ndarray, float]:
+    """Torgerson's way with whole matrices: coordinates but for their signs, and the share of the eigenvalues."""
+    squares = distance.squareform(distances) ** 2
+    centring = np.eye(len(squares)) - 1 / len(squares)
+    values, vectors = np.linalg.eigh(-centring @ squares @ centring / 2)
+    order = np.argsort(-values)
+    values, vectors = values[order].clip(min=0), vectors[:, order]
+    return vectors[:, :dimensions] * np.sqrt(values[:dimensions]), values[:dimensions].sum() / values.sum()
+
+
+class TestClassicalMds:
+    def test_points_of_a_plane_come_back_but_for_rotation_and_reflection(
+        self, connection: duckdb.DuckDBPyConnection
+    ) -> None:
+        rng = np.random.default_rng(12)
+        sets = [rng.normal(size=(n, 2)) * [3, 1] + rng.normal(size=2) for n in rng.integers(3, 20, BATCH_ROWS + 5)]
+        found = call(connection, "classical_mds", [distances_of(points) for points in sets], [2] * len(sets))
+        for points, row in zip(sets, found, strict=True):
+            coordinates = np.array(row["coordinates"])
+            assert row["held_share"] == pytest.approx(1, abs=1e-12)
+            # Procrustes: the best rotation or reflection of the found points onto the centred ones leaves nothing
+            centred = points - points.mean(axis=0)
+            u, _, v = np.linalg.svd(coordinates.T @ centred)
+            np.testing.assert_allclose(coordinates @ u @ v, centred, atol=1e-7)
+
+    def test_a_rectangle_lies_along_the_axes(self) -> None:
+        corners = np.array([[2.0, 1], [2, -1], [-2, 1], [-2, -1]])
+        (row,) = call_directly("classical_mds", [distances_of(corners)], [2])
+        np.testing.assert_allclose(row["coordinates"], corners, atol=1e-12)
+
+    @pytest.mark.parametrize("dimensions", [1, 2, 3])
+    def test_any_dissimilarities_agree_with_centring_by_matrices(
+        self, connection: duckdb.DuckDBPyConnection, dimensions: int
+    ) -> None:
+        rng = np.random.default_rng(13)
+        dissimilarities = [rng.uniform(0.5, 4, n * (n - 1) // 2) for n in rng.integers(4, 12, 60)]
+        found = call(connection, "classical_mds", dissimilarities, [dimensions] * 60)
+        for distances, row in zip(dissimilarities, found, strict=True):
+            coordinates, share = scaled_by_hand(distances, dimensions)
+            signs = np.sign(coordinates[np.abs(coordinates).argmax(axis=0), range(dimensions)])
+            np.testing.assert_allclose(row["coordinates"], coordinates * signs, atol=1e-9)
+            assert row["held_share"] == pytest.approx(share)
+
+    def test_rows_may_differ_in_points_and_dimensions(self, connection: duckdb.DuckDBPyConnection) -> None:
+        rng = np.random.default_rng(14)
+        counts, widths = [5, 1, 2, 5, 3, 5, 2], [2, 3, 1, 1, 7, 2, 2]
+        sets = [rng.normal(size=(n, 3)) for n in counts]
+        found = call(connection, "classical_mds", [distances_of(points) for points in sets], widths)
+        for points, width, row in zip(sets, widths, found, strict=True):
+            coordinates = np.array(row["coordinates"])
+            assert coordinates.shape == (len(points), width)
+            if width >= 3:
+                np.testing.assert_allclose(distances_of(coordinates), distances_of(points), atol=1e-9)
+
+    def test_one_and_two_points_and_points_that_coincide(self, connection: duckdb.DuckDBPyConnection) -> None:
+        results = call(connection, "classical_mds", [[], [4.0], [0.0], [0.0] * 6], [2] * 4)
+        assert results == [
+            {"coordinates": [[0, 0]], "held_share": None},
+            {"coordinates": [[pytest.approx(2), 0], [pytest.approx(-2), 0]], "held_share": pytest.approx(1)},
+            {"coordinates": [[0, 0]] * 2, "held_share": None},
+            {"coordinates": [[0, 0]] * 4, "held_share": None},
+        ]
+
+    def test_axes_that_hold_only_rounding_errors_are_zero(self) -> None:
+        line = np.outer(np.random.default_rng(15).normal(size=40), [1, 2])
+        (row,) = call_directly("classical_mds", [distances_of(line)], [3])
+        assert not np.array(row["coordinates"])[:, 1:].any()
+        assert row["held_share"] == 1
+
+    @settings(deadline=None)
+    @given(
+        points=arrays(float, (6, 2), elements=st.integers(-20, 20).map(float)),
+        factor=st.sampled_from([1e-200, 1e-3, 1e200]),
+    )
+    def test_coordinates_are_centred_signed_and_grow_with_the_distances(
+        self, points: np.ndarray, factor: float
+    ) -> None:
+        plain, other = call_directly("classical_mds", [distances_of(points), distances_of(points) * factor], [2, 2])
+        coordinates = np.array(plain["coordinates"])
+        np.testing.assert_allclose(coordinates.sum(axis=0), 0, atol=1e-9)
+        np.testing.assert_allclose(distances_of(coordinates), distances_of(points), atol=1e-4)
+        np.testing.assert_allclose(
+            distances_of(np.array(other["coordinates"]) / factor), distances_of(points), atol=1e-4
+        )
+        spreads = (coordinates**2).sum(axis=0)
+        assert spreads[0] >= spreads[1] - 1e-9
+        assert (coordinates.max(axis=0) >= np.abs(coordinates).max(axis=0) - 1e-6).all()
+
+    @pytest.mark.parametrize(
+        ("distances", "dimensions", "message"),
+        [
+            ([1.0, 2.0], 2, r"a list of distances has length 2; expected n\(n-1\)/2, the packed upper triangle"),
+            ([1.0, -2.0, 1.0], 2, "a list of distances holds -2.0; a distance is 0 or more"),
+            ([1.0], 0, "dimensions is 0; expected 1 or more"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_rejected(
+        self, connection: duckdb.DuckDBPyConnection, distances: list[float], dimensions: int, message: str
+    ) -> None:
+        with pytest.raises(duckdb.InvalidInputException, match=f"classical_mds: {message}"):
+            call(connection, "classical_mds", [None, distances], [2, dimensions])

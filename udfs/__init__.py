@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from udfs.distances import jensen_shannon, kolmogorov_smirnov, wasserstein
+from udfs.embedding import classical_mds
 from udfs.linear_algebra import eigh, orthogonality, sparsity, variance_entropy
 
 __all__ = ["UDFS", "Udf", "register"]
@@ -136,6 +137,23 @@ UDFS = (
         argument_types=("DOUBLE[]", "DOUBLE[]"),
         return_type="DOUBLE",
         function=kolmogorov_smirnov,
+    ),
+    Udf(
+        name="classical_mds",
+        purpose=(
+            "Classical multidimensional scaling: coordinates of n points, one list a point, whose distances come as "
+            "near to the given ones as so few axes allow, and held_share, the share of the positive eigenvalues that "
+            "these axes hold. Axes by falling eigenvalue; the largest magnitude on each is positive. held_share is "
+            "NULL where all points are the same."
+        ),
+        parameters=(
+            "distances: the packed upper triangle without the diagonal, row by row, n(n-1)/2 numbers of 0 or more, an "
+            "empty list for a single point; dimensions: coordinates of a point, 1 or more"
+        ),
+        example="classical_mds([3.0, 4.0, 5.0], 2)",
+        argument_types=("DOUBLE[]", "INTEGER"),
+        return_type="STRUCT(coordinates DOUBLE[][], held_share DOUBLE)",
+        function=classical_mds,
     ),
 )
 

@@ -206,6 +206,18 @@ def scaled(values: Doubles, axis: int | tuple[int, ...]) -> Doubles:
     return values / np.where(peak == 0, 1, peak)
 
 
+def slots(ends: Integers, length: int) -> Integers:
+    """``(g, length)``: where lists of one length lie in a flat column, given where they end."""
+    return ends[:, np.newaxis] - length + np.arange(length)
+
+
+def list_array(items: pa.Array, ends: Integers) -> pa.ListArray:
+    """Cut a flat column of items into lists, given where each ends."""
+    offsets = np.zeros(len(ends) + 1, dtype=np.int32)
+    offsets[1:] = ends
+    return pa.ListArray.from_arrays(pa.array(offsets), items)
+
+
 def _single_chunk(column: pa.ChunkedArray) -> pa.Array:
     # `combine_chunks` copies even a single chunk.
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

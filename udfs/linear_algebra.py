@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import entr
 
-from udfs.arrays import Doubles, Integers, Lists, Mask, Scalars, equal_rows, evaluate, scaled
+from udfs.arrays import Doubles, Integers, Lists, Mask, Scalars, equal_rows, evaluate, list_array, scaled, slots
 
 FILTER_SIZE = 9
 
@@ -42,11 +42,11 @@ def eigh(matrix: pa.ChunkedArray) -> pa.StructArray:
     for rows in equal_rows(orders > 0, orders, size=orders**2):
         order = int(orders[rows[0]])
         group_values, group_vectors = _eigh_of_triangles(triangles.block(rows), order)
-        values[_slots(ends[rows], order)] = group_values
-        vectors[_slots(vector_ends[rows], order**2)] = group_vectors.reshape(len(rows), -1)
-    vector_lists = _list_array(pa.array(vectors), np.cumsum(np.repeat(orders, orders)))
+        values[slots(ends[rows], order)] = group_values
+        vectors[slots(vector_ends[rows], order**2)] = group_vectors.reshape(len(rows), -1)
+    vector_lists = list_array(pa.array(vectors), np.cumsum(np.repeat(orders, orders)))
     return pa.StructArray.from_arrays(
-        [_list_array(pa.array(values), ends), _list_array(vector_lists, ends)],
+        [list_array(pa.array(values), ends), list_array(vector_lists, ends)],
         names=["eigenvalues", "eigenvectors"],
         mask=pa.array(orders == 0),
     )
@@ -154,17 +154,6 @@ def _eigh_of_triangles(triangles: Doubles, order: int) -> tuple[Doubles, Doubles
     strongest = np.abs(vectors).argmax(axis=2, keepdims=True)
     signs = np.where(np.take_along_axis(vectors, strongest, axis=2) < 0, -1.0, 1.0)
     return rising[:, ::-1], vectors * signs
-
-
-def _slots(ends: Integers, length: int) -> Integers:
-    """``(g, length)``: where lists of one length lie in a flat column, given where they end."""
-    return ends[:, np.newaxis] - length + np.arange(length)
-
-
-def _list_array(items: pa.Array, ends: Integers) -> pa.ListArray:
-    offsets = np.zeros(len(ends) + 1, dtype=np.int32)
-    offsets[1:] = ends
-    return pa.ListArray.from_arrays(pa.array(offsets), items)
 
 
 def _entropies(block: Doubles) -> Doubles:

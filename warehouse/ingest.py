@@ -232,7 +232,7 @@ class _Pipeline:
         done = self.counter.add
         self.counter.begin("converting")
         work = partial(passes.convert, self.source, self.lake, done=done, allow_nonfinite=allow_nonfinite)
-        paths, scans = zip(*self._map(work, self.segments), strict=True)
+        paths, scans, checksums = zip(*self._map(work, self.segments), strict=True)
         moments = merge_moments(scan.scaled for part in scans for scan in part)
         if moments.n == 0:
             raise SourceError("/filters: every layer has NaN or infinite weights, nothing can be computed")
@@ -253,8 +253,10 @@ class _Pipeline:
 
         runs = [run for segment in self.segments for run in segment.runs]
         measurements = [
-            Measurement(run.layer_id, scan, detail, orthogonality)
-            for run, scan, (detail, orthogonality) in zip(runs, chain(*scans), chain(*details), strict=True)
+            Measurement(run.layer_id, checksum, scan, detail, orthogonality)
+            for run, checksum, scan, (detail, orthogonality) in zip(
+                runs, chain(*checksums), chain(*scans), chain(*details), strict=True
+            )
         ]
         n_nonfinite = sum(not m.scan.is_finite for m in measurements)
         for name, table in vars(self.tables).items():
@@ -263,8 +265,11 @@ class _Pipeline:
             self.lake.write_table(name, table)
         self.lake.write_table("layer_moments", rollups.layer_moments(measurements))
         self.lake.write_table("layer_quality", rollups.layer_quality(measurements))
-        schema, batches = rollups.layer_histograms([run.layer_id for run in runs], list(chain(*counts)))
-        self.lake.write_batches("layer_histograms", schema, batches)
+        self.lake.write_table("layer_checksums", rollups.layer_checksums(measurements))
+        self.lake.write_table("peak_edges", rollups.peak_edges())
+        self.lake.write_batches("layer_peaks", *rollups.layer_peaks(measurements))
+        histograms = rollups.layer_histograms([run.layer_id for run in runs], list(chain(*counts)))
+        self.lake.write_batches("layer_histograms", *histograms)
         self.lake.write_table("sources", self._source_table(sum(m.scan.n_nonfinite for m in measurements)))
         return n_nonfinite
 

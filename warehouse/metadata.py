@@ -52,8 +52,16 @@ MODEL_COLUMNS: dict[str, tuple[tuple[str, ...], pa.DataType]] = {
 PRETRAINING = "Pretraining-Dataset"
 """A comma-separated list in CNN Filter DB, a boolean in the robustness data set."""
 
-KNOWN_TYPES = {"Robust": BOOLEAN, "Clean Accuracy": NUMBER, "Robust Accuracy": NUMBER}
-"""Types of further columns that their values may not show, as when all are missing."""
+KNOWN_TYPES = {
+    "Robust": BOOLEAN,
+    "Clean Accuracy": NUMBER,
+    "Robust Accuracy": NUMBER,
+    "Network": TEXT,
+    "Backbone": TEXT,
+    "Precision": TEXT,
+}
+"""Further columns, of the robustness data set, that analyses ask for: every warehouse has them, NULL where the source
+does not, and their types do not depend on their values."""
 
 LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 """Whole numbers that vary within a model and that every warehouse's ``layers`` has."""
@@ -194,6 +202,9 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
             layers[name] = pa.array(column.values, column.type)
         else:
             models[name] = pa.array(per_model, column.type)
+    for source, kind in KNOWN_TYPES.items():
+        if snake_case(source) not in layers:
+            models.setdefault(snake_case(source), pa.nulls(len(rows.by_model), kind))
 
     fixes = [("tables", "label_fixes"), ("tables", "architecture_patterns")]
     fixed_models = staging.run("models", {"source_models": pa.table(models)}, uses=fixes)

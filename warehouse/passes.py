@@ -6,9 +6,9 @@ file. Each returns one partial result per run of the segment, in order.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,18 @@ from warehouse.errors import SourceError
 from warehouse.lake import FilterFile, Lake
 from warehouse.plan import BLOCK_FILTERS, Run, Segment
 from warehouse.source import Source
-from warehouse.statistics import BINS, SIZE, Basis, LayerDetail, LayerScan, Workspace, histogram, orthogonality, peaks
+from warehouse.statistics import (
+    BINS,
+    SIZE,
+    Basis,
+    Counts,
+    LayerDetail,
+    LayerScan,
+    Workspace,
+    histogram,
+    orthogonality,
+    peaks,
+)
 
 PANEL_BYTES = 32 << 20
 """Memory for the output channels that orthogonality holds at a time, and for their products."""
@@ -28,25 +39,15 @@ Done = Callable[[int], None]
 """Is told how many filters were worked off."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """The bins of a histogram ``(9, 70)`` that are not empty: positions in it, flat, and counts."""
-
-    positions: NDArray[np.uint16]
-    n: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, histogram: NDArray[np.int64]) -> Counts:
-        """Keep what is not zero."""
-        flat = histogram.ravel()
-        positions = np.flatnonzero(flat)
-        return cls(positions.astype(np.uint16), flat[positions])
-
-
 def convert(
     source: Source, lake: Lake, segment: Segment, done: Done, *, allow_nonfinite: bool
-) -> tuple[Path, list[LayerScan]]:
-    """Write the segment's filters as a file of the lake and scan its layers.
+) -> tuple[Path, list[LayerScan], list[str]]:
+    """Write the segment's filters as a file of the lake, scan its layers and take their checksums.
+
+    Returns
+    -------
+    The file's path; of each run its scan and the SHA-256, in hexadecimal digits, of its weights as little-endian
+    float32, filter by filter, each row by row.
 
     Raises
     ------
@@ -54,6 +55,7 @@ def convert(
         A NaN or infinite weight, unless these are allowed; names the filter and its layer.
     """
     scans = {run.layer_id: LayerScan() for run in segment.runs}
+    hashes = {run.layer_id: hashlib.sha256() for run in segment.runs}
     work = Workspace()
     with lake.write_filters(segment.model_id) as (path, writer):
         for chunk in segment.chunks():
@@ -66,9 +68,12 @@ def convert(
                 if scan.n_nonfinite and not allow_nonfinite:
                     raise SourceError(_nonfinite(run, block))
                 scans[run.layer_id] = scans[run.layer_id].merge(scan)
+                rows = work.matrix("rows", run.n, "<f4").reshape(run.n, SIZE)
+                np.copyto(rows, block.T)
+                hashes[run.layer_id].update(rows.data)
             writer.write(weights, chunk)
             done(n)
-    return path, list(scans.values())
+    return path, list(scans.values()), [each.hexdigest() for each in hashes.values()]
 
 
 def _nonfinite(run: Run, block: NDArray[np.float32]) -> str:

@@ -6,7 +6,7 @@ Gets, per run, what the passes returned; hands on Arrow tables. Pure functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from warehouse import staging
-from warehouse.passes import Counts
-from warehouse.statistics import BINS, SIZE, TRIANGLE, Basis, LayerDetail, LayerScan, Moments, variance_entropies
+from warehouse.statistics import (
+    BINS,
+    PEAK_EDGES,
+    SIZE,
+    TRIANGLE,
+    Basis,
+    Counts,
+    LayerDetail,
+    LayerScan,
+    Moments,
+    variance_entropies,
+)
 
 HISTOGRAM_LAYERS = 1024
 """Layers whose histograms make up one row group."""
@@ -26,6 +36,7 @@ class Measurement:
     """All that is known of one run of filters; ``layer_id`` is None where no layer claims them."""
 
     layer_id: int | None
+    checksum: str
     scan: LayerScan
     detail: LayerDetail
     orthogonality: float | None
@@ -97,23 +108,52 @@ def layer_histograms(layer_ids: Sequence[int | None], counts: Sequence[Counts]) 
     """Schema and tables of the bins that are not empty, some layers at a time."""
     schema = pa.schema([("layer_id", pa.int32()), ("component", pa.uint8()), ("bin", pa.uint8()), ("n", pa.int64())])
 
-    def tables() -> Iterator[pa.Table]:
-        for start in range(0, len(counts), HISTOGRAM_LAYERS):
-            part = counts[start : start + HISTOGRAM_LAYERS]
-            ids = np.repeat(
-                [-1 if layer is None else layer for layer in layer_ids[start : start + HISTOGRAM_LAYERS]],
-                [len(c.n) for c in part],
-            ).astype(np.int32)
-            positions = np.concatenate([c.positions for c in part])
-            columns = [
-                pa.array(ids, mask=ids < 0),
-                pa.array((positions // BINS).astype(np.uint8)),
-                pa.array((positions % BINS).astype(np.uint8)),
-                pa.array(np.concatenate([c.n for c in part])),
-            ]
-            yield pa.table(columns, schema=schema)
+    def bins(positions: np.ndarray) -> list[np.ndarray]:
+        return [(positions // BINS).astype(np.uint8), (positions % BINS).astype(np.uint8)]
 
-    return schema, tables()
+    return schema, _count_tables(schema, layer_ids, counts, bins)
+
+
+def layer_peaks(measurements: Sequence[Measurement]) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """Schema and tables of the bins of relative peaks that are not empty; runs that no layer claims are left out."""
+    layers = [m for m in measurements if m.layer_id is not None]
+    schema = pa.schema([("layer_id", pa.int32()), ("bin", pa.uint16()), ("n", pa.int64())])
+    counts = [m.detail.relative_peaks for m in layers]
+    return schema, _count_tables(schema, [m.layer_id for m in layers], counts, lambda positions: [positions])
+
+
+def _count_tables(
+    schema: pa.Schema,
+    layer_ids: Sequence[int | None],
+    counts: Sequence[Counts],
+    bins: Callable[[np.ndarray], list[np.ndarray]],
+) -> Iterator[pa.Table]:
+    """Tables of some layers at a time; ``bins`` gives the columns that tell where a position lies."""
+    for start in range(0, len(counts), HISTOGRAM_LAYERS):
+        part = counts[start : start + HISTOGRAM_LAYERS]
+        ids = np.repeat(
+            [-1 if layer is None else layer for layer in layer_ids[start : start + HISTOGRAM_LAYERS]],
+            [len(c.n) for c in part],
+        ).astype(np.int32)
+        columns = [*bins(np.concatenate([c.positions for c in part])), np.concatenate([c.n for c in part])]
+        yield pa.table([pa.array(ids, mask=ids < 0), *map(pa.array, columns)], schema=schema)
+
+
+def peak_edges() -> pa.Table:
+    """The threshold of each bin of relative peaks: filters in bins up to this one are sparse at it."""
+    bins = np.arange(1, 1 + len(PEAK_EDGES), dtype=np.uint16)
+    return pa.table({"bin": bins, "eps": PEAK_EDGES})
+
+
+def layer_checksums(measurements: Sequence[Measurement]) -> pa.Table:
+    """The checksum of each layer; runs that no layer claims are left out."""
+    layers = [m for m in measurements if m.layer_id is not None]
+    return pa.table(
+        {
+            "layer_id": pa.array([m.layer_id for m in layers], pa.int32()),
+            "sha256": pa.array([m.checksum for m in layers], pa.string()),
+        }
+    )
 
 
 def basis_tables(basis: Basis, n: int, low: float, high: float) -> dict[str, pa.Table]:

@@ -14,7 +14,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -26,6 +26,9 @@ BINS = 70
 """Bins of a coefficient histogram."""
 SPARSE_EPS = 0.01
 """A filter is sparse where its peak is below this share of its layer's largest peak."""
+PEAK_EDGES = np.array([float(f"{m}e-{k}") for k in range(6, 1, -1) for m in range(10, 100)] + [1.0])
+"""Shares of a layer's largest peak: all of two significant digits from 1e-5 to 1. Parsed from decimals, so that 0.01 is
+the 0.01 of SQL."""
 TRIANGLE = np.triu_indices(SIZE)
 """Row and column numbers of the packed upper triangle, row by row: 45 entries."""
 
@@ -46,7 +49,7 @@ class Workspace:
         self._buffers: dict[str, NDArray[Any]] = {}
         self._capacity = capacity
 
-    def matrix(self, name: str, n: int, dtype: type = np.float64) -> NDArray[Any]:
+    def matrix(self, name: str, n: int, dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """``(9, n)``, C-contiguous, with whatever was there before."""
         self._capacity = max(self._capacity, n)
         if name not in self._buffers or self._buffers[name].size < SIZE * n:
@@ -134,10 +137,52 @@ def entropy10(weights: NDArray[np.floating[Any]]) -> Float64:
     return entropy
 
 
+@dataclass(frozen=True)
+class Counts:
+    """The bins of a histogram that are not empty: their positions in it, flat and rising, and their counts."""
+
+    positions: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
+    n: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def of(cls, histogram: Int64) -> Counts:
+        """Keep what is not zero."""
+        flat = histogram.ravel()
+        positions = np.flatnonzero(flat)
+        return cls(positions.astype(np.uint16), flat[positions])
+
+    def merge(self, other: Counts) -> Counts:
+        """Counts of both histograms together."""
+        if not self.n.size or not other.n.size:
+            return self if self.n.size else other
+        total = np.zeros(1 + int(max(self.positions[-1], other.positions[-1])), np.int64)
+        for counts in (self, other):
+            total[counts.positions] += counts.n
+        return Counts.of(total)
+
+
 def peaks(x: Float32) -> Float32:
     """``(n,)`` largest magnitude of each column of ``x (9, n)``; NaN or infinite where a weight is."""
     highest: Float32 = np.maximum(x.max(axis=0), -x.min(axis=0))
     return highest
+
+
+def relative_peaks(peak: Float32, layer_peak: float) -> Counts:
+    """Count the peaks ``(n,)`` of filters by their ratio to the largest of their layer.
+
+    Returns
+    -------
+    Bin 0 holds the filters that are sparse at every threshold: those of zeros, and all of an all-zero layer; bin
+    i + 1 the others below ``PEAK_EDGES[i]``, and the last those that reach 1. So bins up to i + 1 hold exactly
+    the filters for which ``peak < PEAK_EDGES[i] * layer_peak``.
+    """
+    if layer_peak == 0:
+        return Counts.of(np.array([peak.size]))
+    # one sort a block is much faster than one search a filter
+    ordered = np.sort(peak)
+    zero = np.searchsorted(ordered, 0.0, side="right")
+    below = np.searchsorted(ordered, PEAK_EDGES * layer_peak)
+    return Counts.of(np.diff(np.concatenate([[0, zero], below, [peak.size]])))
 
 
 def scale(x: Float64, peak: Float64, out: Float64 | None = None) -> Float64:
@@ -303,6 +348,8 @@ class LayerDetail:
         Sum of the distances of all weights from their mean.
     low, high
         Least and greatest coefficient of any component.
+    relative_peaks
+        Filters by the ratio of their peak to the layer's, in the bins of ``relative_peaks``.
     """
 
     n_sparse: int = 0
@@ -311,12 +358,14 @@ class LayerDetail:
     absolute_deviation: float = 0.0
     low: float = math.inf
     high: float = -math.inf
+    relative_peaks: Counts = field(default_factory=Counts)
 
     @classmethod
     def of(cls, block: Float32, scan: LayerScan, basis: Basis, work: Workspace | None = None) -> LayerDetail:
         """Detail of a block ``(9, n)`` of the layer that ``scan`` describes."""
         work = work or Workspace()
-        peak = peaks(block).astype(np.float64)
+        single = peaks(block)
+        peak = single.astype(np.float64)
         x, scaled = _prepare(block, peak, work)
         n_sparse, clean_raw, clean_scaled = 0, Moments(), Moments()
         if scan.has_sparse:
@@ -332,6 +381,7 @@ class LayerDetail:
             float(np.abs(x, out=x).sum()),
             float((projections.min(axis=1) - basis.offset).min()),
             float((projections.max(axis=1) - basis.offset).max()),
+            relative_peaks(single, scan.peak),
         )
 
     def merge(self, other: LayerDetail) -> LayerDetail:
@@ -343,6 +393,7 @@ class LayerDetail:
             self.absolute_deviation + other.absolute_deviation,
             min(self.low, other.low),
             max(self.high, other.high),
+            self.relative_peaks.merge(other.relative_peaks),
         )
 
     def clean(self, scan: LayerScan) -> tuple[Moments, Moments]:

@@ -1,0 +1,30 @@
+-- purpose: The model_id of a model that is named by its model_id, its file name (models.model) or its name. An unknown or
+--   ambiguous name is an error that tells what there is.
+-- parameters: which: a number or a text
+-- nulls: an error for NULL
+-- example: select model_id_of(0)
+create macro model_id_of(which) as (
+    select
+        case len(ids)
+            when 1 then ids[1]
+            when 0 then error(
+                'no model is called ''' || coalesce(which::varchar, 'NULL') || '''; did you mean ''' || closest || '''?')
+            else error(
+                len(ids) || ' models are called ''' || which::varchar || '''; choose one of them by its model_id: '
+                || array_to_string(ids, ', '))
+        end
+    from (
+        select
+            coalesce(
+                list(model_id order by model_id) filter (
+                    where models.model = which::varchar
+                    or models.name = which::varchar
+                    or model_id = try_cast(which as integer)),
+                []) as ids,
+            arg_max(
+                coalesce(models.model, models.name, model_id::varchar),
+                jaro_winkler_similarity(
+                    coalesce(models.model, models.name, model_id::varchar), coalesce(which::varchar, ''))) as closest
+        from models
+    )
+);

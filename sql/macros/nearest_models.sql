@@ -1,0 +1,31 @@
+-- purpose: The models whose filters are distributed most like those of a given one.
+-- grain: one row per model, the nearest first
+-- parameters: model: its model_id, file name or name; top: how many (default 10)
+-- columns: rank: 1 for the nearest; model_id; model; task; visual_category; training_dataset; architecture_family; drift:
+--   in nats
+-- nulls: models without filters do not appear
+-- example: from nearest_models(0)
+create macro nearest_models(model, top := 10) as table
+with compared as (
+    select layers.model_id as grp, layer_id
+    from layers
+),
+distributed as (
+    from distributions_of('compared')
+),
+drifts as (
+    from drift_from('distributed', model_id_of(model))
+)
+select
+    row_number() over (order by drift, models.model_id) as rank,
+    models.model_id,
+    models.model,
+    task,
+    visual_category,
+    training_dataset,
+    architecture_family,
+    drift
+from drifts
+join models on models.model_id = drifts.grp
+qualify rank <= top
+order by rank;
