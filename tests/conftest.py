@@ -57,6 +57,18 @@ def lens_warehouse(lens_sample: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def zoo_warehouse(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warehouse of the real models of ``zoo.h5``; do not write into it."""
+    return warehouse.ingest(shared_data / "zoo.h5", tmp_path_factory.mktemp("zoo") / "zoo.warehouse").path
+
+
+@pytest.fixture(scope="session")
+def lens_data_warehouse(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warehouse of the real models of ``lens.h5``; do not write into it."""
+    return warehouse.ingest(shared_data / "lens.h5", tmp_path_factory.mktemp("lens_data") / "lens.warehouse").path
+
+
 @pytest.fixture
 def wh(sample_warehouse: Path) -> Iterator[warehouse.Warehouse]:
     """``sample_warehouse``, open."""
@@ -74,3 +86,15 @@ def reference(sample: Path) -> Reference:
 def lens_reference(lens_sample: Path) -> Reference:
     """Everything about ``lens_sample``, computed another way."""
     return Reference(lens_sample)
+
+
+@pytest.fixture(scope="session")
+def zoo_reference(shared_data: Path) -> Reference:
+    """Everything about ``zoo.h5``, computed another way."""
+    return Reference(shared_data / "zoo.h5")
+
+
+@pytest.fixture(scope="session")
+def lens_data_reference(shared_data: Path) -> Reference:
+    """Everything about ``lens.h5``, computed another way."""
+    return Reference(shared_data / "lens.h5")

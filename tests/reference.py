@@ -73,7 +73,10 @@ class Reference:
 
     def drift(self, one: pd.DataFrame, other: pd.DataFrame) -> float:
         """Drift between two sets of layers."""
-        p, q = self.probability(one), self.probability(other)
+        return self.divergence(self.probability(one), self.probability(other))
+
+    def divergence(self, p: np.ndarray, q: np.ndarray) -> float:
+        """Drift between two distributions, ``(9, 70)`` probabilities each."""
         return float(self.pca.explained_variance_ratio_ @ ((p - q) * np.log(p / q)).sum(axis=1))
 
     def groups(self, axis: Callable[[pd.Series], object], keep: Callable[[pd.Series], object] | None = None) -> Groups:
@@ -88,7 +91,17 @@ class Reference:
 
     def drifts(self, groups: Groups) -> dict[tuple[object, object], float]:
         """Drift of each ordered pair of groups."""
-        return {(a, b): self.drift(groups[a], groups[b]) for a in groups for b in groups}
+        found = {group: self.probability(layers) for group, layers in groups.items()}
+        return {(a, b): self.divergence(found[a], found[b]) for a in found for b in found}
+
+    @cached_property
+    def clean(self) -> np.ndarray:
+        """``(n,)`` whether a filter belongs to a layer and is not sparse."""
+        clean = np.zeros(len(self.filters), bool)
+        for first, stop in zip(self.layers["first"], self.layers["stop"], strict=True):
+            peaks = np.abs(self.filters[first:stop]).max(axis=1)
+            clean[first:stop] = (peaks >= 0.01 * peaks.max()) & (peaks.max() > 0)
+        return clean
 
     @cached_property
     def qualities(self) -> pd.DataFrame:

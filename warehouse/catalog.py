@@ -17,16 +17,17 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse import sqlfiles
+from warehouse import analyses, sqlfiles
 from warehouse.errors import CatalogError, duckdb_message
 from warehouse.lake import LakeFile, disk_errors
-from warehouse.sqlfiles import LAKE_PREFIX, SqlObject
+from warehouse.sqlfiles import CSV_PREFIX, LAKE_PREFIX, SqlObject
 
 STORAGE_VERSION = "v1.2.0"
 """The oldest format that holds everything: shells are often older than the library that made a file."""
 MEMORY_LIMIT = "384MB"
 
 _LAKE_NAME = re.compile(rf"\b{LAKE_PREFIX}(\w+)")
+_CSV_NAME = re.compile(rf"\b{CSV_PREFIX}(\w+)")
 
 
 def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
@@ -58,7 +59,9 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
         for item in objects:
             create(con, item, paths)
         insert(con, "files", [asdict(file) for file in files])
-        insert(con, "help", [help_row(item) for item in objects])
+        ready = analyses.load()
+        insert(con, "analyses", [analysis.row for analysis in ready])
+        insert(con, "help", [*(help_row(item) for item in objects), *(analysis.help_row for analysis in ready)])
         con.execute("checkpoint warehouse")
         con.execute("use memory")
         con.execute("detach warehouse")
@@ -93,6 +96,7 @@ def create(
     if unknown:
         raise CatalogError(f"sql/**/{item.name}.sql: the lake has no table {unknown[0]}, only {', '.join(paths)}")
     statement = _LAKE_NAME.sub(lambda match: _scan(paths[match[1]]), item.statement)
+    statement = _CSV_NAME.sub(lambda match: _read_csv(match[1]), statement)
     if temporary:
         statement = statement.replace("create", "create temp", 1)
     try:
@@ -124,6 +128,12 @@ def _scan(paths: Sequence[str]) -> str:
     """SQL that reads these files; they are listed, for a pattern would also find leftovers."""
     listed = ", ".join(text_literal(path) for path in paths)
     return f"read_parquet([{listed}], hive_partitioning = false, filename = {'model_id=' in listed})"
+
+
+def _read_csv(name: str) -> str:
+    """SQL that reads a CSV file of ``sql/published``, every column as text."""
+    path = sqlfiles.sql_folder() / "published" / f"{name}.csv"
+    return f"read_csv({text_literal(str(path.absolute()))}, header = true, all_varchar = true)"
 
 
 def text_literal(text: str) -> str:

@@ -57,6 +57,12 @@ def write(
     QueryError
         Parquet to standard output, or a query that DuckDB refuses.
     """
+    format_ = chosen_format(format_, file)
+    write_relation(warehouse.sql(query), format_, file, max_rows=max_rows)
+
+
+def chosen_format(format_: str | None, file: Path | None) -> str:
+    """The format to write: what is asked for, or else what the file's name ends with, or else ``table``."""
     if format_ is None:
         ending = file.suffix[1:].lower() if file else ""
         if ending not in ("", "txt", *FORMATS):
@@ -64,8 +70,14 @@ def write(
         format_ = ending if ending in OPTIONS else "table"
     if format_ == "parquet" and file is None:
         raise QueryError("parquet is not text; name a file with -o FILE.parquet")
-    relation = warehouse.sql(query)
-    with _complete_or_nothing(file) as target:
+    return format_
+
+
+def write_relation(
+    relation: duckdb.DuckDBPyRelation, format_: str = "table", file: Path | None = None, *, max_rows: int = 200
+) -> None:
+    """Run a relation and write its result, as `write` does with that of a query."""
+    with complete_or_nothing(file) as target:
         try:
             if format_ == "table":
                 _write_table(relation, target, None if file else max_rows)
@@ -85,7 +97,7 @@ def _copy(relation: duckdb.DuckDBPyRelation, target: Path, options: str) -> None
 
 
 @contextlib.contextmanager
-def _complete_or_nothing(file: Path | None) -> Iterator[Path]:
+def complete_or_nothing(file: Path | None) -> Iterator[Path]:
     """A file to write to, that becomes ``file`` when complete, or goes to standard output, a pipe or a device."""
     if file is None or (file.exists() and not file.is_file()):
         with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,8 @@ import duckdb
 import polars as pl
 
 import udfs
-from warehouse import catalog, sqlfiles
+from warehouse import analyses, catalog, sqlfiles
+from warehouse.analyses import Analysis, Parameter
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.lake import DATABASE
 
@@ -87,6 +88,69 @@ class Warehouse:
             # an empty query, or a statement such as SET: an empty result spares callers a special case
             return self.connection.sql("select true as success limit 0")
         return relation
+
+    def analysis(self, name: str, **settings: Any) -> duckdb.DuckDBPyRelation:
+        """Run one of the analyses that ``from analyses`` lists.
+
+        Parameters
+        ----------
+        name
+            Of the analysis.
+        settings
+            Values of its parameters; text is converted to the declared type. What is not set, or None, is the default.
+
+        Returns
+        -------
+        A relation over the finished result.
+
+        Raises
+        ------
+        QueryError
+            No analysis or parameter of that name, a value that is not of its type, or DuckDB's message.
+        """
+        found = self.find_analysis(name)
+        parameters = {parameter.name: parameter for parameter in found.parameters}
+        for unknown in settings.keys() - parameters.keys():
+            hint = did_you_mean(unknown, set(parameters)) if parameters else "; it has no parameters"
+            raise QueryError(f"analysis {name} has no parameter {unknown!r}{hint}")
+        try:
+            for parameter in parameters.values():
+                self._set_variable(parameter, settings.get(parameter.name))
+            # to the end, for what is lazy would see the next one's settings
+            result = self.sql(found.text).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(duckdb_message(error)) from error
+        finally:
+            for variable in parameters:
+                self.connection.execute(f"reset variable {variable}")
+        return self.connection.from_arrow(result)
+
+    def find_analysis(self, name: str) -> Analysis:
+        """The analysis of that name, as it was stored with the macros that it uses.
+
+        Raises
+        ------
+        QueryError
+            There is none; tells which one may be meant.
+        """
+        texts = dict(self.sql("select name, query from analyses").fetchall())
+        if name not in texts:
+            raise QueryError(f"there is no analysis {name!r}{did_you_mean(name, set(texts))}")
+        return analyses.parse(name, texts[name])
+
+    def _set_variable(self, parameter: Parameter, value: Any) -> None:
+        """Bind a value to the variable of an analysis; None leaves it unset."""
+        if value is None:
+            return
+        kind = "varchar" if parameter.type == "column" else parameter.type
+        converted = self.connection.execute(f"select try_cast($1 as {kind})", [value]).fetchall()[0][0]
+        if converted is None:
+            raise QueryError(f"{parameter.name} is {value!r}, expected {parameter.type}: {parameter.meaning}")
+        if parameter.type == "column":
+            columns = set(self.connection.sql("from layer_meta limit 0").columns)
+            if converted not in columns:
+                raise QueryError(f"{parameter.name}: layer_meta has no column {value!r}{did_you_mean(value, columns)}")
+        self.connection.execute(f"set variable {parameter.name} = $1", [converted])
 
     def scan(self, name: str) -> pl.LazyFrame:
         """Scan the committed Parquet files of a table with polars.

@@ -21,6 +21,9 @@ from warehouse.errors import CatalogError
 LAKE_PREFIX = "lake_"
 """In a file of tables or views, ``lake_layers`` stands for the committed Parquet files of ``layers``."""
 
+CSV_PREFIX = "csv_"
+"""In a file of tables, ``csv_drift`` stands for ``sql/published/drift.csv``, facts that others published."""
+
 _HEADER_LINE = re.compile(r"--(?: (?P<key>[a-z]+):)? *(?P<text>.*)")
 _CREATE = re.compile(r"create\s+(?P<kind>table|view|macro)\s+(?P<name>\w+)\s*(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _BODY = re.compile(r"\s*as\s+(?P<table>table\b)?(?P<query>.*)", re.IGNORECASE | re.DOTALL)

@@ -1,0 +1,13 @@
+-- purpose: Distances between groups that stay bounded and know nothing of empty bins, beside drift: Jensen-Shannon,
+--   Wasserstein and Kolmogorov-Smirnov.
+-- source: this project
+-- parameters: axis (column, task): whose values are the groups
+-- grain: one row per unordered pair of different groups
+-- columns: a, b: the groups, a before b; drift: symmetric Kullback-Leibler divergence, in nats; jensen_shannon: divergence
+--   in nats, at most ln 2; wasserstein: distance in units of the coefficients; kolmogorov_smirnov: largest difference of
+--   the cumulative distributions, at most 1. Each is weighted by the variance that the components explain
+-- reading: where drift is large and jensen_shannon is not, empty bins of a small group made it. wasserstein tells how far
+--   filters moved, the others how many did
+-- nulls: layers without a value of axis form no group; nor do groups without statistics
+-- example: warehouse analyses cnn.warehouse distances --set axis=visual_category
+from distances(struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')));

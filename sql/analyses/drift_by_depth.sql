@@ -1,0 +1,11 @@
+-- purpose: Distribution shift between groups in each tenth of the models' depth.
+-- source: this project
+-- parameters: axis (column, task): whose values are the groups
+-- grain: one row per tenth of the depth and unordered pair of different groups
+-- columns: depth_decile: 1 .. 10; a, b: the groups, a before b; drift: in nats; n_filters_a, n_filters_b: filters of each
+--   group there
+-- reading: tells at which depth two groups differ. Groups that differ only in the last tenths learned the same features for
+--   different ends. Few filters drift by their number alone: look at n_filters_a and n_filters_b
+-- nulls: drift where one of the groups has no filters in that tenth; layers without axis or depth count nowhere
+-- example: warehouse analyses cnn.warehouse drift_by_depth --set axis=pretrained
+from drift_by_depth(struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')));

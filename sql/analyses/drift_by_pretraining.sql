@@ -1,0 +1,14 @@
+-- purpose: Distribution shift between models that were trained before on other data and those that were not; once with
+--   all layers together, and once comparing like with like.
+-- source: CVPR 2022, arXiv 2203.15331, on distribution shifts
+-- parameters: given (column, task): what is held fixed
+-- grain: one row, or none
+-- columns: a: false, not pretrained; b: true, pretrained; n_strata: values of given with filters of both; drift_within:
+--   mean of the drifts in them, in nats, weighted by n_a n_b / (n_a + n_b) filters; drift: of all their layers;
+--   share_a, share_b: share of the filters of each that lie in the shared strata
+-- reading: a drift_within far below drift says that pretrained models differ because they do something else. Small
+--   shares say that drift_within rests on few models. For single components see drift_between(pretrained, not
+--   pretrained)
+-- nulls: drift_within where no stratum has both; no row where the source does not tell, or all models are alike in this
+-- example: warehouse analyses cnn.warehouse drift_by_pretraining --set given=depth_decile
+from drift_controlled(pretrained, struct_extract(layer_meta, coalesce(getvariable('given')::varchar, 'task')));

@@ -1,0 +1,11 @@
+-- purpose: Distribution shift between visual categories: how differently the filters of models are shaped that look at
+--   different kinds of images.
+-- source: notebook of CNN Filter DB; CVPR 2022, arXiv 2203.15331, on distribution shifts
+-- parameters: none
+-- grain: one row per ordered pair of visual categories, a category with itself included
+-- columns: a, b: the categories; drift: in nats
+-- reading: 0 for equal distributions. Categories differ in the tasks and architectures of their models too:
+--   drift_controlled(visual_category, task) compares like with like, drift_interval(visual_category) tells how sure it
+--   is
+-- example: warehouse analyses cnn.warehouse drift_by_visual_category
+from drift(visual_category);
