@@ -17,7 +17,7 @@ import duckdb
 import typer
 from rich.console import Console
 
-from warehouse import catalog, demo, output
+from warehouse import catalog, demo, figure_cli, output
 from warehouse.errors import QueryError, WarehouseError, duckdb_message
 from warehouse.ingest import Summary, for_stage
 from warehouse.ingest import ingest as run_ingest
@@ -55,7 +55,12 @@ INFO = (
 """Titles and queries of ``warehouse info``."""
 
 WarehousePath = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of the warehouse.")]
-OutputFormat = Literal["table", "csv", "json", "parquet"]
+FormatOption = Annotated[
+    Literal["table", "csv", "json", "parquet"] | None,
+    typer.Option("--format", help="By default what the file's name says, and else a table."),
+]
+FileOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")]
+MaxRowsOption = Annotated[int, typer.Option(min=1, help="Rows of a table to show.")]
 
 
 def _version(wanted: bool) -> None:
@@ -113,17 +118,50 @@ def _report(summary: Summary) -> None:
 def query(
     path: WarehousePath,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="The question; - reads it from standard input.")],
-    format_: Annotated[
-        OutputFormat | None,
-        typer.Option("--format", help="By default what the file's name says, and else a table."),
-    ] = None,
-    file: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
-    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a table to show.")] = 200,
+    format_: FormatOption = None,
+    file: FileOption = None,
+    max_rows: MaxRowsOption = 200,
 ) -> None:
     """Ask a question in SQL."""
     text = sys.stdin.read() if sql == "-" else sql
     with Warehouse(path) as warehouse:
         output.write(warehouse, text, format_, file, max_rows=max_rows)
+
+
+@app.command(
+    "analyses", epilog="Example: warehouse analyses cnn.warehouse coefficient_density --set y=2 -o density.csv"
+)
+def analyses_(
+    path: WarehousePath,
+    name: Annotated[str | None, typer.Argument(help="An analysis; without one, they are listed.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a parameter; can be repeated.")
+    ] = None,
+    sql: Annotated[bool, typer.Option("--sql", help="Show the query instead of running it.")] = False,
+    format_: FormatOption = None,
+    file: FileOption = None,
+    max_rows: MaxRowsOption = 200,
+) -> None:
+    """List the published analyses, or run one."""
+    chosen = output.chosen_format(format_, file)
+    with Warehouse(path) as warehouse:
+        if name is None:
+            result = warehouse.sql("select name, source, purpose from analyses order by name")
+        elif sql:
+            typer.echo(warehouse.find_analysis(name).text)
+            return
+        else:
+            result = warehouse.analysis(name, **_settings(set_ or []))
+        output.write_relation(result, chosen, file, max_rows=max_rows)
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    """``name=value`` texts as a mapping."""
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not equals or not name:
+            raise typer.BadParameter(f"{name!r} is not name=value", param_hint="--set")
+    return {name: value for name, _, value in pairs}
 
 
 @app.command(
@@ -166,13 +204,21 @@ def help_(
         if name is None:
             output.write(warehouse, "select name, kind, purpose from help order by kind, name")
             return
-        described = {row["name"]: row for row in warehouse.sql("from help").pl().to_dicts()}
-        if name not in described:
-            raise QueryError(f"nothing is called {name!r}{did_you_mean(name, set(described))}")
-        for column, value in described[name].items():
-            if value is not None:
-                listed = column in ("columns", "parameters")
-                typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
+        described = warehouse.sql("from help order by kind").pl().to_dicts()
+        found = [row for row in described if row["name"] == name]
+        if not found:
+            raise QueryError(f"nothing is called {name!r}{did_you_mean(name, {row['name'] for row in described})}")
+        for number, row in enumerate(found):
+            # an analysis may be called like the macro that it asks
+            typer.echo("\n" * (number > 0), nl=False)
+            for column, value in row.items():
+                if value is not None:
+                    listed = column in ("columns", "parameters")
+                    typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
+
+
+app.command(epilog="Example: warehouse figure cnn.warehouse drift_heatmap --axis task -o drift.pdf")(figure_cli.figure)
+app.command(epilog="Example: warehouse report cnn.warehouse -o report.html --axis task")(figure_cli.report)
 
 
 @app.command(epilog="Example: warehouse sample sample.h5 --filters 300000")
