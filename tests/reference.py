@@ -161,12 +161,11 @@ def randomness_threshold(n: int) -> float:
 
 
 def orthogonality(filters: np.ndarray, out_channels: int) -> float | None:
-    """The definition, pair by pair of output channels."""
-    rows = filters.reshape(out_channels, -1)
-    rows = [row / (np.linalg.norm(row) or 1) for row in rows]
+    """The definition over all pairs of output channels."""
+    rows = np.array([row / (np.linalg.norm(row) or 1) for row in filters.reshape(out_channels, -1)])
     if out_channels == 1:
         return None
-    total = sum(abs(a @ b - (i == j)) for i, a in enumerate(rows) for j, b in enumerate(rows))
+    total = np.abs(rows @ rows.T - np.eye(out_channels)).sum()
     return float(1 - total / (out_channels * (out_channels - 1)))
 
 

@@ -50,7 +50,7 @@ def test_nearest_models_are_those_of_the_least_drift(data: Analysed, position: i
     labels = ["model_id", "model", "task", "visual_category", "training_dataset", "architecture_family"]
     known = data.layers.drop_duplicates("model_id")[labels]
     expected = nearest(data, models, reference, top or 10).merge(known, left_on="grp", right_on="model_id", how="left")
-    found = data.wh.analysis("nearest_models", model=None if position is None else int(reference), top=top)
+    found = data.wh.analysis("similar_models", model=None if position is None else int(reference), top=top)
     assert_table(found, expected[["rank", *labels, "drift"]])
 
 
@@ -70,7 +70,7 @@ def test_nearest_layers_are_those_of_the_least_drift(data: Analysed, settings: d
     labels = ["layer_id", "model_id", "model", "task", "conv_depth", "conv_depth_norm", "n_filters"]
     expected = found.merge(layers[labels], left_on="grp", right_on="layer_id", how="left")
     # copies are as near as each other, but for rounding
-    relation = data.wh.analysis("nearest_layers", **settings)
+    relation = data.wh.analysis("similar_layers", **settings)
     if expected["drift"].diff().abs().min() > 1e-11:
         assert_table(relation, expected[["rank", *labels, "drift"]], atol=1e-11)
     else:
@@ -79,9 +79,9 @@ def test_nearest_layers_are_those_of_the_least_drift(data: Analysed, settings: d
 
 def test_what_is_nearest_to_nothing_known_is_an_error(wh: warehouse.Warehouse) -> None:
     with pytest.raises(QueryError, match="no model is called 'resnet'; did you mean '"):
-        wh.analysis("nearest_models", model="resnet")
+        wh.analysis("similar_models", model="resnet")
     with pytest.raises(QueryError, match="there is no layer with layer_id 80"):
-        wh.analysis("nearest_layers", layer_id=80)
+        wh.analysis("similar_layers", layer_id=80)
 
 
 @pytest.mark.parametrize("axis", [None, "pretrained"])
@@ -96,7 +96,7 @@ def test_drift_by_depth_compares_the_groups_in_each_tenth(data: Analysed, axis: 
             drift = data.reference.drift(groups[a], groups[b]) if all(sizes) else None
             rows.append((int(depth), a, b, drift, *sizes))
     columns = ["depth_decile", "a", "b", "drift", "n_filters_a", "n_filters_b"]
-    assert_table(data.wh.analysis("drift_by_depth", axis=axis), pd.DataFrame(rows, columns=columns))
+    assert_table(data.wh.analysis("drift_by_depth_and_group", axis=axis), pd.DataFrame(rows, columns=columns))
 
 
 @pytest.mark.parametrize(("axis", "given"), [(None, None), ("visual_category", "task"), ("depth_decile", "model_id")])
@@ -114,7 +114,7 @@ def test_drift_controlled_averages_over_the_shared_strata(data: Analysed, axis: 
         shares = [sizes[:, i].sum() / groups[g]["n_filters"].sum() if shared else 0 for i, g in enumerate((a, b))]
         rows.append((a, b, len(shared), within, data.reference.drift(groups[a], groups[b]), *shares))
     columns = ["a", "b", "n_strata", "drift_within", "drift", "share_a", "share_b"]
-    found = data.wh.analysis("drift_controlled", axis=axis, given=given)
+    found = data.wh.analysis("drift_held_fixed", axis=axis, given=given)
     assert_table(found, pd.DataFrame(rows, columns=columns), atol=1e-11)
 
 
@@ -134,7 +134,7 @@ def test_distances_are_scipys_weighted_by_the_explained_variance(data: Analysed,
         drift = data.reference.drift(groups[a], groups[b])
         rows.append((a, b, drift, *(weights @ np.array([shannon, moved, gaps]).T)))
     columns = ["a", "b", "drift", "jensen_shannon", "wasserstein", "kolmogorov_smirnov"]
-    found = data.wh.analysis("distances", axis=axis)
+    found = data.wh.analysis("drift_beside_distances", axis=axis)
     assert_table(found, pd.DataFrame(rows, columns=columns), rtol=1e-8, atol=1e-10)
 
 

@@ -75,7 +75,7 @@ def test_component_covariance_is_numpys_within_each_group(
         covariance, correlation = np.cov(coefficients.T), np.corrcoef(coefficients.T)
         rows += [(group, i, j, covariance[i, j], correlation[i, j]) for i in range(9) for j in range(9)]
     expected = pd.DataFrame(rows, columns=["grp", "i", "j", "covariance", "correlation"])
-    assert_table(data.wh.analysis("component_covariance", axis=axis, **subset), expected, rtol=1e-9, atol=1e-10)
+    assert_table(data.wh.analysis("component_correlation", axis=axis, **subset), expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(

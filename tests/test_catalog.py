@@ -45,7 +45,7 @@ def test_every_object_is_explained_in_help(plain: duckdb.DuckDBPyConnection, pat
     statement = text[text.index("create ") :]
     assert statement.startswith(f"create {kind.split()[-1]} {path.stem}")
     assert purpose
-    assert f"-- example: {example}\n" in text
+    assert sqlfiles.read_header(text)[0]["example"] == example
     if "macro" in kind:
         assert ("as table" in statement) == (kind == "table macro")
         for name in statement[statement.index("(") + 1 : statement.index(")")].split(","):
@@ -57,12 +57,22 @@ def test_every_object_is_explained_in_help(plain: duckdb.DuckDBPyConnection, pat
 
 
 def test_help_holds_nothing_that_does_not_exist(plain: duckdb.DuckDBPyConnection) -> None:
-    names = [name for (name,) in plain.execute("select name from help").fetchall()]
-    assert sorted(names) == sorted(path.stem for path in STORED_FILES)
+    kinds = dict(plain.execute("select name, kind from help").fetchall())
+    analyses = [path.stem for path in (sqlfiles.sql_folder() / "analyses").glob("*.sql")]
+    assert sorted(kinds) == sorted([*(path.stem for path in STORED_FILES), *analyses])
+    assert sorted(name for name, kind in kinds.items() if kind == "analysis") == sorted(analyses)
 
 
 def test_every_column_of_a_table_is_explained(plain: duckdb.DuckDBPyConnection) -> None:
-    wide = {"models", "layers", "filters", "kernels", "layer_meta", "filter_meta"}  # these refer to the source
+    wide = {
+        "models",
+        "layers",
+        "filters",
+        "kernels",
+        "layer_meta",
+        "filter_meta",
+        "model_quality",
+    }  # these refer to the source
     query = "select h.name, c.column_name, h.columns from help h join duckdb_columns() c on c.table_name = h.name"
     missing = [
         f"{table}.{column}"
@@ -80,7 +90,8 @@ def test_every_object_carries_its_header_as_a_comment(plain: duckdb.DuckDBPyConn
             "select function_name, comment from duckdb_functions() where not internal"
         ).fetchall()
     )
-    for name, purpose, example in plain.execute("select name, purpose, example from help").fetchall():
+    query = "select name, purpose, example from help where kind <> 'analysis'"
+    for name, purpose, example in plain.execute(query).fetchall():
         assert purpose in comments[name]
         assert example in comments[name]
 
@@ -230,17 +241,12 @@ def test_only_empty_bins_are_raised_to_eps(n: int) -> None:
     counts = np.zeros(70)
     counts[[0, 10]] = 1, n
     with duckdb.connect() as con:
-        con.execute(
-            "create table layer_meta as "
-            "select 0 as layer_id, 0 as model_id, 1 as n_filters, 1 as out_channels, 'all' as task"
-        )
         con.execute("create table histogram_range as select -2.0::double as lo, 2.0::double as hi, 70 as bins")
-        con.execute("create table layer_histograms (layer_id int, component utinyint, bin utinyint, n bigint)")
-        con.execute("insert into layer_histograms values (0, 0, 0, 1), (0, 0, 10, ?)", [n])
-        con.execute("create table layer_quality as select layer_id, n_filters from layer_meta")
-        con.execute(sql_text("macros/layer_groups.sql"))
-        con.execute(sql_text("macros/distributions.sql"))
-        found = con.execute("select density, probability from distributions(task)").fetchnumpy()
+        con.execute("create table counted (grp text, component utinyint, bin utinyint, n bigint)")
+        con.execute("insert into counted values ('all', 0, 0, 1), ('all', 0, 10, ?)", [n])
+        con.execute(sql_text("macros/distributions_of_counts.sql"))
+        query = "select density, probability from distributions_of_counts('counted')"
+        found = con.execute(query).fetchnumpy()
     density = counts / counts.sum() * 70 / 4
     expected = np.where(counts == 0, EMPTY_DENSITY, density)
     np.testing.assert_allclose(found["density"], density, rtol=1e-12)
@@ -249,24 +255,16 @@ def test_only_empty_bins_are_raised_to_eps(n: int) -> None:
 
 @pytest.fixture(scope="module")
 def jacobi() -> Iterator[Callable[[list[np.ndarray]], dict[object, list[tuple]]]]:
-    """``pca`` of any covariance matrices: the macro's file alone over two tables of its columns."""
+    """``components_of`` any covariance matrices: the macro's file alone over a table of them."""
     with duckdb.connect() as con:
-        con.execute("create table layer_meta (layer_id int, model_id int, n_filters int, out_channels int)")
-        con.execute("create table layer_quality as select layer_id, n_filters from layer_meta")
-        con.execute(sql_text("macros/layer_groups.sql"))
-        con.execute("create table layer_moments (layer_id int, n bigint, mean double[9], scatter double[45])")
-        con.execute(sql_text("macros/pca.sql"))
+        con.execute("create table matrices (grp int, covariance double[])")
+        con.execute(sql_text("macros/components_of.sql"))
 
         def run(matrices: list[np.ndarray]) -> dict[object, list[tuple]]:
-            con.execute("delete from layer_meta")
-            con.execute("delete from layer_moments")
-            con.execute("delete from layer_quality")
-            con.execute("insert into layer_meta select range, 0, 2, null from range(?)", [len(matrices)])
-            con.execute("insert into layer_quality select layer_id, n_filters from layer_meta")
-            # a layer of two filters: its scatter is its covariance
-            rows = [(number, 2, [0.0] * 9, matrix[UPPER].tolist()) for number, matrix in enumerate(matrices)]
-            con.executemany("insert into layer_moments values (?, ?, ?, ?)", rows)
-            return by_group(con.sql("from pca(layer_id)").fetchall())
+            con.execute("delete from matrices")
+            rows = [(number, matrix.ravel().tolist()) for number, matrix in enumerate(matrices)]
+            con.executemany("insert into matrices values (?, ?)", rows)
+            return by_group(con.sql("from components_of('matrices')").fetchall())
 
         yield run
 

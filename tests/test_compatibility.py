@@ -22,6 +22,11 @@ QUERIES = [
     "from drift_summary(depth_decile)",
     "from drift_between(conv_depth = 0, conv_depth > 0)",
     "from distances(task)",
+    "from drift_map(task)",
+    "from drift_interval(task, replicates := 20)",
+    "from drift_controlled(task, depth_decile)",
+    "from nearest_layers(0)",
+    "from sparsity_at(task, 0.05)",
     "from pca(task) select grp, component, eigenvalue, cumulative_ratio",
     "from quality(visual_category)",
     "select count(*), sum(filter_id), sum(w4::double) from filters",
@@ -113,7 +118,7 @@ def test_the_newest_duckdb_opens_what_the_oldest_built(built_by_oldest: Path, wa
 def test_the_oldest_shell_runs_every_example(request: pytest.FixtureRequest, oldest: Path, builder: str) -> None:
     folder = request.getfixturevalue(builder)
     with warehouse.open(folder) as wh:
-        examples = wh.sql("from help select example where kind != 'function' and name != 'distances'").fetchall()
+        examples = wh.sql("from help select example where kind != 'function' and name != 'drift_map'").fetchall()
     commands = [part for (example,) in examples for part in ("-c", example)]
     done = subprocess.run(
         [oldest / "duckdb", "-readonly", "-bail", "warehouse.duckdb", *commands],

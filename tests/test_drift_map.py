@@ -61,7 +61,7 @@ def test_three_groups_keep_the_roots_of_their_drifts_as_distances(wh: warehouse.
 
 
 def test_two_groups_lie_on_a_line_and_one_at_the_origin(wh: warehouse.Warehouse) -> None:
-    (drift,) = wh.sql("select drift from drift(conv_depth = 0) where a < b").fetchone()
+    ((drift,),) = wh.sql("select drift from drift(conv_depth = 0) where a < b").fetchall()
     found = rows(wh, "conv_depth = 0")
     assert [grp for grp, *_ in found] == [False, True]
     np.testing.assert_allclose(np.abs(coordinates(found)), [[drift / 2, 0]] * 2, atol=1e-12)

@@ -25,10 +25,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_every_sql_file_and_only_the_packages(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {f"warehouse/{path.relative_to(ROOT)}" for path in (ROOT / "sql").rglob("*.sql")}
-    assert expected
+    expected = {f"warehouse/{path.relative_to(ROOT)}" for path in (ROOT / "sql").rglob("*") if path.is_file()}
+    assert {path.rpartition(".")[2] for path in expected} == {"sql", "csv"}
     assert expected <= names
-    assert {"warehouse/py.typed", "udfs/py.typed"} <= names
+    assert {"warehouse/py.typed", "udfs/py.typed", "warehouse/report.html", "warehouse/report.js"} <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"warehouse", "udfs"}
 

@@ -94,7 +94,8 @@ def test_every_example_of_help_runs(wh: warehouse.Warehouse) -> None:
 def test_help_lists_what_only_a_session_has(wh: warehouse.Warehouse) -> None:
     kinds = dict(wh.sql("select name, kind from help").fetchall())
     assert {name for name, kind in kinds.items() if kind == "function"} == {udf.name for udf in udfs.UDFS}
-    assert kinds["distances"] == "table macro"
+    assert kinds["drift_map"] == "table macro"
+    assert kinds["drift_by_task"] == "analysis"
     assert kinds["drift"] == "table macro"
 
 
@@ -259,7 +260,12 @@ def test_distances_of_groups_are_scipys(wh: warehouse.Warehouse, reference: Refe
     low, high = reference.range
     centres = low + (np.arange(70) + 0.5) * (high - low) / 70
     weights = reference.pca.explained_variance_ratio_
-    rows = {row[:2]: row[2:] for row in wh.sql("from distances(task)").fetchall()}
+    rows = {
+        row[:2]: row[2:]
+        for row in wh.sql(
+            "select a, b, wasserstein, jensen_shannon, kolmogorov_smirnov from distances(task)"
+        ).fetchall()
+    }
     assert list(rows) == list(itertools.combinations(sorted(groups), 2))
     for (a, b), found in rows.items():
         p, q = (c / c.sum(axis=1, keepdims=True) for c in map(reference.histogram, (groups[a], groups[b])))

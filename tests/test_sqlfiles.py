@@ -9,12 +9,12 @@ import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warehouse import sqlfiles
+from warehouse import analyses, sqlfiles
 from warehouse.errors import CatalogError
-from warehouse.sqlfiles import LAKE_PREFIX, SqlObject, in_order, parse, read_header
+from warehouse.sqlfiles import CSV_PREFIX, LAKE_PREFIX, SqlObject, in_order, parse, read_header
 
 CREATING = ("tables", "views", "macros", "session")
-KEYS = {"purpose", "grain", "parameters", "columns", "units", "nulls", "example"}
+KEYS = {"purpose", "source", "grain", "parameters", "columns", "reading", "units", "nulls", "example"}
 PATHS = sorted(sqlfiles.sql_folder().rglob("*.sql"))
 OBJECTS = {item.name: item for item in sqlfiles.load(*CREATING)}
 
@@ -96,9 +96,27 @@ def ctes(body: str) -> set[str]:
     return set(re.findall(r"\b(\w+)(?:\([\w, ]*\))? as \(", body))
 
 
-def test_tables_read_only_tables_of_the_lake() -> None:
+def test_tables_read_only_tables_of_the_lake_and_published_numbers() -> None:
+    published = {f"{CSV_PREFIX}{path.stem}" for path in (sqlfiles.sql_folder() / "published").glob("*.csv")}
+    assert published
     for item in objects_in("tables"):
-        assert item.uses <= {f"{LAKE_PREFIX}{item.name}"}, f"{item.name} reads {item.uses}"
+        assert item.uses <= {f"{LAKE_PREFIX}{item.name}"} | published, f"{item.name} reads {item.uses}"
+    assert published == {name for item in objects_in("tables") for name in item.uses if name.startswith(CSV_PREFIX)}
+
+
+ANALYSES = [path for path in PATHS if path.parent.name == "analyses"]
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=where)
+def test_an_analysis_is_explained_and_declares_exactly_the_variables_that_it_asks_for(path: Path) -> None:
+    analysis = analyses.parse(path.stem, path.read_text(encoding="utf-8"))
+    assert analysis.header["grain"].startswith("one row")
+    assert f"warehouse analyses cnn.warehouse {path.stem}" in analysis.header["example"]
+    _, query = read_header(analysis.text)
+    asked = set(re.findall(r"getvariable\('(\w+)'\)::(\w+)", query))
+    assert len(re.findall("getvariable", query)) == len(re.findall(r"getvariable\('\w+'\)::\w+", query))
+    assert asked == {(p.name, "varchar" if p.type == "column" else p.type) for p in analysis.parameters}
+    assert set(re.findall(r"--set (\w+)=", analysis.header["example"])) <= {p.name for p in analysis.parameters}
 
 
 def test_a_header_is_its_keys_with_continued_lines_joined() -> None:

@@ -204,17 +204,13 @@ def help_(
         if name is None:
             output.write(warehouse, "select name, kind, purpose from help order by kind, name")
             return
-        described = warehouse.sql("from help order by kind").pl().to_dicts()
-        found = [row for row in described if row["name"] == name]
-        if not found:
-            raise QueryError(f"nothing is called {name!r}{did_you_mean(name, {row['name'] for row in described})}")
-        for number, row in enumerate(found):
-            # an analysis may be called like the macro that it asks
-            typer.echo("\n" * (number > 0), nl=False)
-            for column, value in row.items():
-                if value is not None:
-                    listed = column in ("columns", "parameters")
-                    typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
+        described = {row["name"]: row for row in warehouse.sql("from help").pl().to_dicts()}
+        if name not in described:
+            raise QueryError(f"nothing is called {name!r}{did_you_mean(name, set(described))}")
+        for column, value in described[name].items():
+            if value is not None:
+                listed = column in ("columns", "parameters")
+                typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
 
 
 app.command(epilog="Example: warehouse figure cnn.warehouse drift_heatmap --axis task -o drift.pdf")(figure_cli.figure)

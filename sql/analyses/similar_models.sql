@@ -8,7 +8,7 @@
 --   family, or fine-tuned from the same weights, come next. A nearest drift that is large says that the model has no
 --   like here
 -- nulls: models without statistics do not appear; labels that the source does not give
--- example: warehouse analyses cnn.warehouse nearest_models --set model=3 --set top=5
+-- example: warehouse analyses cnn.warehouse similar_models --set model=3 --set top=5
 from nearest_models(
     coalesce(getvariable('model')::varchar, (select min(models.model_id)::varchar from models)),
     top := coalesce(getvariable('top')::integer, 10));

@@ -9,5 +9,5 @@
 -- reading: where drift is large and jensen_shannon is not, empty bins of a small group made it. wasserstein tells how far
 --   filters moved, the others how many did
 -- nulls: layers without a value of axis form no group; nor do groups without statistics
--- example: warehouse analyses cnn.warehouse distances --set axis=visual_category
+-- example: warehouse analyses cnn.warehouse drift_beside_distances --set axis=visual_category
 from distances(struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')));

@@ -9,7 +9,7 @@
 --   Above it can be too: strata are smaller than the whole, and small groups drift more. Small shares say that
 --   drift_within rests on little
 -- nulls: drift_within of groups that share no stratum; layers without a value of axis form no group
--- example: warehouse analyses cnn.warehouse drift_controlled --set axis=visual_category --set given=task
+-- example: warehouse analyses cnn.warehouse drift_held_fixed --set axis=visual_category --set given=task
 from drift_controlled(
     struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')),
     struct_extract(layer_meta, coalesce(getvariable('given')::varchar, 'depth_decile')));
