@@ -157,7 +157,7 @@ def test_confidence_is_the_bootstrap_of_the_layers(
     def drawn(group: Any, replicate: int) -> np.ndarray:
         """The draws are no secret: the lower half of the MD5 of seed, replicate and layer, modulo the layers."""
         layers = groups[group]["layer_id"]
-        digests = [hashlib.md5(f"{seed or 0},{replicate},{layer}".encode()).digest() for layer in layers]  # noqa: S324
+        digests = [hashlib.md5(f"{seed or 0},{replicate},{layer}".encode()).digest() for layer in layers]
         numbers = [int.from_bytes(digest[8:], "little") % len(layers) for digest in digests]
         return probability(histograms[group][numbers].sum(axis=0).astype(float))
 

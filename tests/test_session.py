@@ -239,7 +239,7 @@ def test_udfs_and_the_table_of_layer_quality_agree(lens_wh: warehouse.Warehouse,
         )
         select {column}, {UDF_COLUMNS[column]}
         from lists join layers using (layer_id) join layer_quality using (layer_id)
-    """  # noqa: S608
+    """
     found = np.array(lens_wh.sql(query).fetchall(), dtype=float)
     assert len(found) == 80
     np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=1e-9, atol=1e-12)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 
 import udfs
@@ -143,7 +144,8 @@ class Warehouse:
         if value is None:
             return
         kind = "varchar" if parameter.type == "column" else parameter.type
-        converted = self.connection.execute(f"select try_cast($1 as {kind})", [value]).fetchall()[0][0]
+        plain = value.item() if isinstance(value, np.generic) else value
+        converted = self.connection.execute(f"select try_cast($1 as {kind})", [plain]).fetchall()[0][0]
         if converted is None:
             raise QueryError(f"{parameter.name} is {value!r}, expected {parameter.type}: {parameter.meaning}")
         if parameter.type == "column":
