@@ -16,8 +16,8 @@ from tests.reference import assert_components
 from warehouse.errors import QueryError
 
 NAMES = (
-    "explained_variance component_correlation eigenimages distributions_by_group drift_by_task drift_by_visual_category "
-    "drift_by_depth_decile drift_box_plots coefficient_density layer_sparsity_and_entropy"
+    "explained_variance component_correlation eigenimages distributions_by_group drift_by_task "
+    "drift_by_visual_category drift_by_depth_decile drift_box_plots coefficient_density layer_sparsity_and_entropy"
 ).split()
 AXES = (
     "task visual_category training_dataset architecture_family depth_decile pretrained op_set precision robust"
