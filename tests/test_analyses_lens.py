@@ -102,7 +102,7 @@ def pair_drifts(data: Analysed, pairs: list[tuple[int, int]]) -> pd.DataFrame:
     for dataset in sorted(set.intersection(*(set(own["training_dataset"].dropna()) for own in layers.values()))):
         one, other = (own[own["training_dataset"] == dataset] for own in layers.values())
         rows.append((dataset, data.reference.drift(one, other), len(one), len(other)))
-    return pd.DataFrame(rows, columns=["training_dataset", "drift", "n_a", "n_b"])
+    return pd.DataFrame(rows, columns=["training_dataset", "drift", "n_layers_a", "n_layers_b"])
 
 
 def test_pairs_are_by_default_all_robust_and_normal_models_of_a_backbone_and_data_set(data: Analysed) -> None:

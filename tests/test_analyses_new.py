@@ -167,7 +167,10 @@ def test_confidence_is_the_bootstrap_of_the_layers(
         drift = data.reference.drift(groups[a], groups[b])
         drifts = [data.reference.divergence(p, q) for p, q in zip(samples[a], samples[b], strict=True)]
         tail = 50 * (1 - (level or 0.95))
-        spread = (*np.percentile(drifts, [tail, 100 - tail]), np.std(drifts, ddof=1), np.mean(drifts) - drift)
+        bias = np.mean(drifts) - drift
+        interval = np.maximum(0, np.percentile(drifts, [tail, 100 - tail]) - bias)
+        assert len(drifts) < 10 or interval[0] <= drift <= interval[1]
+        spread = (*interval, np.std(drifts, ddof=1), bias)
         sizes = len(groups[a]), len(groups[b])
         rows.append((a, b, drift, *(spread if min(sizes) > 1 else [None] * 4), *sizes))
     columns = ["a", "b", "drift", "low", "high", "standard_error", "bias", "n_layers_a", "n_layers_b"]

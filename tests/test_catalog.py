@@ -258,6 +258,7 @@ def jacobi() -> Iterator[Callable[[list[np.ndarray]], dict[object, list[tuple]]]
     """``components_of`` any covariance matrices: the macro's file alone over a table of them."""
     with duckdb.connect() as con:
         con.execute("create table matrices (grp int, covariance double[])")
+        con.execute(sql_text("macros/few_groups.sql"))
         con.execute(sql_text("macros/components_of.sql"))
 
         def run(matrices: list[np.ndarray]) -> dict[object, list[tuple]]:

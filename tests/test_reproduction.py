@@ -34,7 +34,7 @@ def reproduction(con: duckdb.DuckDBPyConnection, pairs: str | None = None) -> pd
     judged = found.dropna(subset="agrees")
     assert (judged["agrees"].astype(bool) == (judged["difference"].abs() <= judged["tolerance"])).all()
     assert judged["verdict"].str.match("agrees|differs").all()
-    assert found["verdict"][found["agrees"].isna()].str.startswith("does not apply: ").all()
+    assert found["verdict"][found["agrees"].isna()].str.match("does not apply: |not comparable: ").all()
     # what applies comes first
     assert found["agrees"].notna().is_monotonic_decreasing
     return found
@@ -164,11 +164,9 @@ def test_values_of_the_robustness_study_are_judged_on_data_of_its_size(
     kinds = {"robust": layers[layers["Robust"].map(bool)], "normal": layers[~layers["Robust"].map(bool)]}
     sparse = kinds["robust"]["n_sparse"].sum()
     rated = {kind: own[own["Robust"].notna()] for kind, own in kinds.items()}
-    cifar = [own[own["Training-Dataset"] == "cifar10"] for own in (rated["robust"], rated["normal"])]
     changes: list[Change] = [
         *of_size(1_008_168_592, 119),
         published_value("n_sparse", "robust", sparse + 100),
-        published_value("drift", "cifar10", lens_reference.drift(*cifar) + 0.004),
         ("update models set training_dataset = 'CIFAR-10' where training_dataset = 'cifar10'", []),
     ]
     with changed(lens_warehouse, tmp_path, *changes) as con:
@@ -186,13 +184,14 @@ def test_values_of_the_robustness_study_are_judged_on_data_of_its_size(
         assert set(by_item(found, LENS, quantity)["verdict"]) == {
             "does not apply: set pairs to the list of pairs of the study"
         }
-    caveat = " (published without sparse filters, on components of the others)"
+    caveat = "not comparable: published without sparse filters, on components of the others"
     paired = {model for pair in pairs for model in pair}
     for dataset, label in {"cifar10": "cifar10", "cifar100": "cifar100"}.items():
         sides = [own[(own["Training-Dataset"] == label) & own["model_id"].isin(paired)] for own in rated.values()]
         row = by_item(with_pairs, LENS, "drift").loc[dataset]
         assert row["here"] == pytest.approx(lens_reference.drift(*sides))
-        assert row["verdict"] == ("agrees" if dataset == "cifar10" else "differs") + caveat
+        assert pd.isna(row["agrees"])
+        assert row["verdict"] == caveat
         one, other = (
             pd.concat([layers[(layers["model_id"] == p[i]) & (layers["Training-Dataset"] == label)] for p in pairs])
             for i in (0, 1)

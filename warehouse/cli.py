@@ -202,9 +202,11 @@ def help_(
     """List what can be asked, or describe one object."""
     with Warehouse(path) as warehouse:
         if name is None:
-            output.write(warehouse, "select name, kind, purpose from help order by kind, name")
+            output.write(warehouse, "select name, kind, purpose from help order by kind = 'analysis', kind, name")
             return
         described = {row["name"]: row for row in warehouse.sql("from help").pl().to_dicts()}
+        # an analysis has more to tell than help has columns for
+        described |= {row["name"]: row for row in warehouse.sql("from analyses select * exclude query").pl().to_dicts()}
         if name not in described:
             raise QueryError(f"nothing is called {name!r}{did_you_mean(name, set(described))}")
         for column, value in described[name].items():

@@ -26,7 +26,7 @@ def figure(
         list[str] | None, typer.Option(help="An expression whose values are the groups; repeat it for several axes.")
     ] = None,
     keep: Annotated[str | None, typer.Option(help="A condition: what counts.")] = None,
-    order: Annotated[str | None, typer.Option(help="drift_heatmap: mean or given.")] = None,
+    order: Annotated[str | None, typer.Option(help="drift_heatmap: auto, mean or given.")] = None,
     upper: Annotated[float | None, typer.Option(help="drift_heatmap: the drift at which colours end.")] = None,
     metric: Annotated[str | None, typer.Option(help="quality_by_depth, accuracy: which metric.")] = None,
     first_apart: Annotated[

@@ -129,7 +129,7 @@ PLOTS = {
             "drift between all groups as a matrix",
             "from drift({axis}{keep})",
             "Drift by {axis}",
-            _GROUPS | {"order": "mean", "upper": None},
+            _GROUPS | {"order": "auto", "upper": None},
             drawing=("order", "upper"),
         ),
         Plot(
@@ -168,7 +168,7 @@ PLOTS = {
             "groups in the plane, close where the drift between them is small",
             "from drift_map({axis}{keep}{power})",
             "Map of {axis}: distances are like drift^{power:g}",
-            {"axis": "model", "keep": None, "power": 0.5},
+            {"axis": "concat_ws(' ', model_id, model)", "keep": None, "power": 0.5},
         ),
         Plot(
             "density",
@@ -258,9 +258,14 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _note_of_axis(warehouse: Warehouse, axis: str, keep: str) -> str:
-    """Which groups are empty; an axis without groups or with too many is refused."""
+    """Which groups are empty and how many layers are in none; an axis without groups or with too many is refused."""
     check_groups(warehouse, axis, axis + keep)
-    return empty_note(rows(warehouse, f"from empty_groups({axis}{keep})"))
+    unknown = "select count(*) filter (grp) as unknown, count(*) as layers"
+    (layers,) = rows(warehouse, f"{unknown} from layer_groups(({axis}) is null{keep})").to_dicts()
+    note = empty_note(rows(warehouse, f"from empty_groups({axis}{keep})"))
+    if layers["unknown"]:
+        note = f"{layers['unknown']:,} of {layers['layers']:,} layers are in no group: {axis} is NULL. {note}".rstrip()
+    return note
 
 
 def empty_note(frame: pl.DataFrame) -> str:
@@ -283,7 +288,8 @@ def _listed(groups: list[str]) -> str:
 
 
 def _title(plot: Plot, options: Mapping[str, Any], axes: list[str]) -> str:
-    title = plot.title.format(**{**options, "axis": ", ".join(axes)})
     # names of metrics are columns; the first letter of a title is large
-    title = title[0].upper() + title[1:].replace("_", " ") if "{metric}" in plot.title else title
+    words = {name: str(options[name]).replace("_", " ") for name in ("metric", "against") if name in options}
+    title = plot.title.format(**{**options, **words, "axis": ", ".join(axes)})
+    title = title[0].upper() + title[1:]
     return f"{title}, where {options['keep']}" if options.get("keep") else title

@@ -107,7 +107,7 @@ def _contents(warehouse: Warehouse) -> Iterator[Html]:
         "filters": counts["filters"],
         "filters without layer": counts["unclaimed"],
         "degenerate layers": counts["degenerate_layers"],
-        "sparse filters": None if counts["sparse_filters"] is None else f"{counts['sparse_filters']:.1%}",
+        "sparse filters": None if counts["sparsity"] is None else f"{counts['sparsity']:.1%}",
     }
     yield element("dl", *_cards(told), class_="counts")
     sources = rows(warehouse, "from sources")

@@ -5,8 +5,9 @@ Gets the folder of a warehouse; hands on DuckDB relations and polars frames.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +115,29 @@ class Warehouse:
         for unknown in settings.keys() - parameters.keys():
             hint = did_you_mean(unknown, set(parameters)) if parameters else "; it has no parameters"
             raise QueryError(f"analysis {name} has no parameter {unknown!r}{hint}")
-        try:
+        with self._own_variables(parameters):
             for parameter in parameters.values():
                 self._set_variable(parameter, settings.get(parameter.name))
-            # to the end, for what is lazy would see the next one's settings
-            result = self.sql(found.text).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(duckdb_message(error)) from error
-        finally:
-            for variable in parameters:
-                self.connection.execute(f"reset variable {variable}")
+            try:
+                # to the end, for what is lazy would see the next one's settings
+                result = self.sql(found.text).to_arrow_table()
+            except duckdb.Error as error:
+                raise QueryError(duckdb_message(error)) from error
         return self.connection.from_arrow(result)
+
+    @contextlib.contextmanager
+    def _own_variables(self, names: Iterable[str]) -> Iterator[None]:
+        """Variables that are unset within the context, and after it what the user has made of them."""
+        before = {name: self.connection.execute(f"select getvariable('{name}')").fetchall()[0][0] for name in names}
+        try:
+            for name in before:
+                self.connection.execute(f"reset variable {name}")
+            yield
+        finally:
+            for name, value in before.items():
+                self.connection.execute(f"reset variable {name}")
+                if value is not None:
+                    self.connection.execute(f"set variable {name} = $1", [value])
 
     def find_analysis(self, name: str) -> Analysis:
         """The analysis of that name, as it was stored with the macros that it uses.
@@ -145,8 +158,10 @@ class Warehouse:
             return
         kind = "varchar" if parameter.type == "column" else parameter.type
         plain = value.item() if isinstance(value, np.generic) else value
-        converted = self.connection.execute(f"select try_cast($1 as {kind})", [plain]).fetchall()[0][0]
-        if converted is None:
+        query = f"select try_cast($1 as {kind}), try_cast($1 as double)"
+        ((converted, number),) = self.connection.execute(query, [plain]).fetchall()
+        # casts of numbers with a fraction round
+        if converted is None or (kind == "integer" and converted != number):
             raise QueryError(f"{parameter.name} is {value!r}, expected {parameter.type}: {parameter.meaning}")
         if parameter.type == "column":
             columns = set(self.connection.sql("from layer_meta limit 0").columns)

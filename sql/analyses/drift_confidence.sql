@@ -3,9 +3,9 @@
 -- parameters: axis (column, task): whose values are the groups; replicates (integer, 100): how often to draw;
 --   level (double, 0.95): of the interval; seed (integer, 0): the same one draws the same
 -- grain: one row per unordered pair of different groups
--- columns: a, b: the groups, a before b; drift: in nats; low, high: percentiles of the replicates; standard_error: their
---   standard deviation; bias: their mean less drift; n_layers_a, n_layers_b
--- reading: two drifts differ in earnest if their intervals do not overlap. A bias that is not small against drift says that
+-- columns: a, b: the groups, a before b; drift: in nats; low, high: percentiles of the replicates less bias, at least 0;
+--   standard_error: their standard deviation; bias: their mean less drift; n_layers_a, n_layers_b
+-- reading: a drift is larger than another in earnest if their intervals do not overlap. A bias that is not small against drift says that
 --   the interval tells more of the layers' number than of the groups. Layers of one model are alike, which the bootstrap
 --   takes for certainty
 -- nulls: low, high, standard_error and bias where a group has a single layer; layers without a value of axis form no group

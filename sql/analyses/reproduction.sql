@@ -11,7 +11,7 @@
 --   sixteen 3x3 layers in the order of depth: of several, the one is shown that is nearest to the published numbers, for other
 --   training gives the same layers. Visual categories are taken as the file has them, without label_fixes, as published. The
 --   drifts of the robustness study are of the models in its list of pairs, without sparse filters and on principal
---   components of the others: here they count all filters, so that they will differ
+--   components of the others: here they count all filters, so that no agreement is claimed
 -- nulls: here and difference where this warehouse has no such thing; agrees where the number does not apply
 -- example: warehouse analyses cnn.warehouse reproduction --set pairs=model_pairs
 with published as (
@@ -186,6 +186,8 @@ compared as (
             when quantity in ('drift', 'drift_pairs') and getvariable('pairs')::varchar is null
                 then 'does not apply: set pairs to the list of pairs of the study'
             when here is null then 'does not apply: this warehouse has no such group'
+            when quantity in ('drift', 'drift_pairs')
+                then 'not comparable: published without sparse filters, on components of the others'
         end as obstacle,
         identity
     from published
@@ -203,10 +205,6 @@ select
     case when obstacle is null then abs(difference) <= tolerance end as agrees,
     coalesce(
         obstacle,
-        case when abs(difference) <= tolerance then 'agrees' else 'differs' end
-        || case
-            when quantity in ('drift', 'drift_pairs') then ' (published without sparse filters, on components of the others)'
-            else coalesce(identity, '')
-        end) as verdict
+        case when abs(difference) <= tolerance then 'agrees' else 'differs' end || coalesce(identity, '')) as verdict
 from compared
 order by obstacle is not null, dataset, quantity, try_cast(item as integer), item;

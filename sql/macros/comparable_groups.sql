@@ -10,13 +10,4 @@ with grouped as (
     from layer_groups(axis, keep := keep)
 )
 from grouped
-where (
-    select
-        case
-            when count(distinct grp) > 2000
-                then error(
-                    'the axis has ' || count(distinct grp) || ' groups, and at most 2000 can be compared with each other; '
-                    || 'choose a coarser axis, or fewer layers with keep')
-            else true
-        end
-    from grouped);
+where (select few_groups(count(distinct grp)) from grouped);

@@ -5,7 +5,7 @@
 --   keep: a condition on the same columns, which layers count (default true)
 -- columns: grp; i, j: components 0 .. 8; covariance: of their coefficients (n - 1); correlation: the same divided by both
 --   standard deviations
--- nulls: correlation of a component that does not vary; layers where axis is NULL form no group
+-- nulls: correlation of a component that varies by less than rounding, 1e-10; layers where axis is NULL form no group
 -- example: from component_covariance(task) where i < j order by abs(correlation) desc
 create macro component_covariance(axis, keep := true) as table
 with covered as (
@@ -29,14 +29,19 @@ variances as (
     select grp, i as component, covariance as variance
     from entries
     where i = j
+),
+-- weights are float32 of magnitude 1 at most: what varies by less than 1e-10 does so by rounding
+deviations as (
+    select grp, component, case when variance > 1e-20 then sqrt(variance) end as deviation
+    from variances
 )
 select
     entries.grp,
     i,
     j,
     covariance,
-    covariance / nullif(sqrt(greatest(0, x.variance) * greatest(0, y.variance)), 0) as correlation
+    covariance / (x.deviation * y.deviation) as correlation
 from entries
-join variances as x on x.grp = entries.grp and x.component = i
-join variances as y on y.grp = entries.grp and y.component = j
+join deviations as x on x.grp = entries.grp and x.component = i
+join deviations as y on y.grp = entries.grp and y.component = j
 order by entries.grp, i, j;

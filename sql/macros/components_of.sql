@@ -7,11 +7,12 @@
 -- columns: grp; component; eigenvalue: variance along the component; explained_variance_ratio: its share of the
 --   variance (0 where there is none); cumulative_ratio: the shares up to here; loading: the component, 9 weights
 --   row by row, length 1, the entry with the largest magnitude positive
--- nulls: no rows without matrices
+-- nulls: no rows without matrices. More than 2,000 are refused
 -- example: with covered as (from covariances(task)) from components_of('covered')
 create macro components_of(matrices) as table
 with recursive given as (
-    select grp, covariance from query_table(matrices)
+    from (select grp, covariance from query_table(matrices))
+    where (select few_groups(count(*)) from query_table(matrices))
 ),
 -- Jacobi: a and v are 9x9 matrices as lists of 81, row by row; x numbers their entries from 0. Each step turns
 -- four disjoint planes (i, partner[i]) at once, so that the entries between them vanish; nine steps visit every

@@ -8,7 +8,11 @@
 -- nulls: groups without such filters have no row
 -- example: with halves as (select layer_id % 2 as grp, layer_id from layers) from covariances_of('halves')
 create macro covariances_of(members, filters := 'scaled') as table
-with chosen as (
+with grouped as (
+    select grp, layer_id
+    from query_table(members)
+),
+chosen as (
     select
         layer_id,
         case when filters in ('scaled', 'raw') then n else n_clean end as n,
@@ -17,7 +21,7 @@ with chosen as (
             when 'clean' then clean_mean
             when 'raw' then raw_mean
             when 'clean_raw' then clean_raw_mean
-            else error('filters is ''' || filters || '''; expected scaled, clean, raw or clean_raw')
+            else error('filters is ''' || coalesce(filters, 'NULL') || '''; expected scaled, clean, raw or clean_raw')
         end as mean,
         case filters
             when 'scaled' then scatter
@@ -30,12 +34,17 @@ with chosen as (
 members as (
     select grp, n, mean, scatter
     from chosen
-    join (select grp, layer_id from query_table(members)) using (layer_id)
+    join grouped using (layer_id)
     where n > 0
 ),
 -- group means: the same sum for each of the 9 weights
 mean_entries as (
-    select grp, i, sum(n)::bigint as n, sum(n * mean[i]) / sum(n) as mean
+    select
+        grp,
+        i,
+        sum(n)::bigint as n,
+        -- equal means stay what they are, so that constant layers have no variance by rounding
+        case when min(mean[i]) = max(mean[i]) then min(mean[i]) else sum(n * mean[i]) / sum(n) end as mean
     from members cross join range(1, 10) as weights(i)
     group by grp, i
 ),

@@ -39,23 +39,32 @@ coefficients as (
     cross join axes
     cross join basis_mean
 ),
+checked as (
+    select
+        case
+            when bins between 1 and 4096 and bins = floor(bins) then bins::integer
+            else error('bins must be a whole number between 1 and 4096')
+        end as n_cells
+),
 -- named apart from the parameters
 grid as (
     select
         lo,
-        (hi - lo) / case when bins between 1 and 4096 then bins else error('bins must be between 1 and 4096') end as width
+        n_cells,
+        (hi - lo) / n_cells as width
     from histogram_range
+    cross join checked
     where
         case
-            when x between 0 and 8 and y between 0 and 8 then true
-            else error('a component is a number from 0 to 8')
+            when x in (0, 1, 2, 3, 4, 5, 6, 7, 8) and y in (0, 1, 2, 3, 4, 5, 6, 7, 8) then true
+            else error('a component is a whole number from 0 to 8')
         end
 ),
 -- the nudge is that of layer_histograms: ties on an edge stay where they are
 cells as (
     select
-        greatest(0, least(bins - 1, floor((x_coefficient - lo) / width + 1e-9)))::integer as x_bin,
-        greatest(0, least(bins - 1, floor((y_coefficient - lo) / width + 1e-9)))::integer as y_bin,
+        greatest(0, least(n_cells - 1, floor((x_coefficient - lo) / width + 1e-9)))::integer as x_bin,
+        greatest(0, least(n_cells - 1, floor((y_coefficient - lo) / width + 1e-9)))::integer as y_bin,
         count(*) as n
     from coefficients
     cross join grid

@@ -13,6 +13,10 @@ with listed as (
     select grp, layer_id
     from query_table(members)
 ),
+drawn as (
+    select grp, sample, times::double[] as times
+    from query_table(draws)
+),
 counts as (
     select grp, component, bin, layer_id, n
     from listed
@@ -35,9 +39,9 @@ counted as (
         sample as grp,
         component,
         bin,
-        list_dot_product(dense.n, draws.times) as n
+        list_dot_product(dense.n, drawn.times) as n
     from dense
-    join (select grp, sample, times::double[] as times from query_table(draws)) as draws using (grp)
+    join drawn using (grp)
 ),
 filled as (
     from counted

@@ -3,18 +3,24 @@
 -- parameters: axis: an expression over the columns of layer_meta and layer_quality, its values are the groups;
 --   keep: a condition on the same columns, which layers count (default true)
 -- columns: depth_decile: 1 .. 10; a, b: the groups, a before b; drift: in nats; n_filters_a, n_filters_b: filters of each
---   group there
--- nulls: drift where one of the groups has no filters in that tenth; layers without axis or depth count nowhere
+--   group there, without layers that have no statistics
+-- nulls: drift where one of the groups has no filters in that tenth; layers without axis or depth count nowhere. More than
+--   2,000 groups and tenths together are refused
 -- example: from drift_by_depth(pretrained)
 create macro drift_by_depth(axis, keep := true) as table
 with present as (
     from drift_within(axis, depth_decile, keep := keep)
 ),
-sizes as (
-    select g.grp.depth as depth_decile, g.grp.value as grp, n_filters
-    from groups(
+members as (
+    from layer_groups(
         case when depth_decile is not null and (axis) is not null then {'depth': depth_decile, 'value': axis} end,
-        keep := keep) as g
+        keep := keep)
+),
+sizes as (
+    select members.grp.depth as depth_decile, members.grp.value as grp, sum(n)::bigint as n_filters
+    from members
+    join layer_moments using (layer_id)
+    group by members.grp
 ),
 names as (
     select distinct grp from sizes

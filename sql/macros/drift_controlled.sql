@@ -6,7 +6,8 @@
 -- columns: a, b: the groups, a before b; n_strata: strata with filters of both; drift_within: mean of the drifts in
 --   them, weighted by n_a n_b / (n_a + n_b) filters, as in the Mantel-Haenszel method; drift: of all their layers;
 --   share_a, share_b: share of each group's filters that lie in the shared strata
--- nulls: drift_within of groups that share no stratum; layers where axis is NULL form no group
+-- nulls: drift_within of groups that share no stratum; layers where axis is NULL form no group, and
+--   those without statistics count nowhere. More than 2,000 groups and strata together are refused
 -- example: from drift_controlled(task, architecture_family) order by drift_within desc nulls last
 create macro drift_controlled(axis, given, keep := true) as table
 with strata as (
@@ -23,8 +24,14 @@ shared as (
     from strata
     group by a, b
 ),
+members as (
+    from layer_groups(axis, keep := keep)
+),
 sizes as (
-    from groups(axis, keep := keep)
+    select grp, sum(n) as n_filters
+    from members
+    join layer_moments using (layer_id)
+    group by grp
 ),
 pairs as (
     from drift(axis, keep := keep)

@@ -5,7 +5,7 @@
 --   model_id, file name or name; axis: an expression over the columns of layer_meta and layer_quality, its values are
 --   the groups within which the sides are compared (default 'all'); keep: a condition on the same columns, which layers
 --   count (default true)
--- columns: grp; drift: in nats; n_a, n_b: layers on each side, counted once per pair
+-- columns: grp; drift: in nats; n_layers_a, n_layers_b: layers on each side, counted once per pair
 -- nulls: groups that only one side has are missing; a name that no model or several have is an error
 -- example: from drift_paired('model_pairs', training_dataset)
 create macro drift_paired(pairs, axis := 'all', keep := true) as table
@@ -43,7 +43,7 @@ drifts as (
     from drift_of_distributions('distributed')
     where a.stratum = b.stratum and a.side < b.side
 )
-select drifts.a.stratum as grp, drift, size_a.n as n_a, size_b.n as n_b
+select drifts.a.stratum as grp, drift, size_a.n as n_layers_a, size_b.n as n_layers_b
 from drifts
 join sizes as size_a on size_a.grp = drifts.a
 join sizes as size_b on size_b.grp = drifts.b

@@ -4,7 +4,7 @@
 -- parameters: axis: an expression over the columns of layer_meta and layer_quality, its values are the groups;
 --   given: another, its values are the strata; keep: a condition on the same columns, which layers count (default true)
 -- columns: stratum: value of given; a, b: the groups, a before b; drift: in nats; n_filters_a, n_filters_b: filters of
---   each group in the stratum
+--   each group in the stratum, without layers that have no statistics
 -- nulls: layers where axis or given is NULL form no group. More than 2,000 groups and strata together are refused
 -- example: from drift_within(task, architecture_family) order by drift desc
 create macro drift_within(axis, given, keep := true) as table
@@ -13,8 +13,9 @@ with compared as (
         case when (given) is not null and (axis) is not null then {'stratum': given, 'value': axis} end, keep := keep)
 ),
 sizes as (
-    select grp, sum(n_filters)::bigint as n_filters
+    select grp, sum(n)::bigint as n_filters
     from compared
+    join layer_moments using (layer_id)
     group by grp
 ),
 distributed as (

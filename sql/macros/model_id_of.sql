@@ -1,5 +1,5 @@
 -- purpose: The model_id of a model that is named by its model_id, its file name (models.model) or its name. An unknown or
---   ambiguous name is an error that tells what there is.
+--   ambiguous name is an error that tells what there is. A model_id comes first: digits that are one mean no name.
 -- parameters: which: a number or a text
 -- nulls: an error for NULL
 -- example: select model_id_of(0)
@@ -8,23 +8,24 @@ create macro model_id_of(which) as (
         case len(ids)
             when 1 then ids[1]
             when 0 then error(
-                'no model is called ''' || coalesce(which::varchar, 'NULL') || '''; did you mean ''' || closest || '''?')
+                'no model is called ''' || coalesce(wanted, 'NULL') || '''; did you mean ''' || closest || '''?')
             else error(
-                len(ids) || ' models are called ''' || which::varchar || '''; choose one of them by its model_id: '
+                len(ids) || ' models are called ''' || wanted || '''; choose one of them by its model_id: '
                 || array_to_string(ids, ', '))
         end
     from (
         select
+            any_value(wanted) as wanted,
             coalesce(
-                list(model_id order by model_id) filter (
-                    where models.model = which::varchar
-                    or models.name = which::varchar
-                    or model_id = try_cast(which as integer)),
+                list(model_id) filter (where model_id::varchar = wanted),
+                list(model_id order by model_id) filter (where models.model = wanted or models.name = wanted),
                 []) as ids,
             arg_max(
                 coalesce(models.model, models.name, model_id::varchar),
                 jaro_winkler_similarity(
-                    coalesce(models.model, models.name, model_id::varchar), coalesce(which::varchar, ''))) as closest
-        from models
+                    coalesce(models.model, models.name, model_id::varchar), coalesce(wanted, ''))) as closest
+        -- apart from models, so that which cannot name its columns
+        from (select (which)::varchar as wanted)
+        cross join models
     )
 );

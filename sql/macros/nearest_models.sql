@@ -3,7 +3,7 @@
 -- parameters: model: its model_id, file name or name; top: how many (default 10)
 -- columns: rank: 1 for the nearest; model_id; model; task; visual_category; training_dataset; architecture_family; drift:
 --   in nats
--- nulls: models without filters do not appear
+-- nulls: models without statistics do not appear, and nothing is near one of them
 -- example: from nearest_models(0)
 create macro nearest_models(model, top := 10) as table
 with compared as (
@@ -15,17 +15,22 @@ distributed as (
 ),
 drifts as (
     from drift_from('distributed', model_id_of(model))
+),
+-- apart from models, which may have a column of any name
+nearest as (
+    select grp as model_id, drift, row_number() over (order by drift, grp) as rank
+    from drifts
+    qualify rank <= top
 )
 select
-    row_number() over (order by drift, models.model_id) as rank,
+    nearest.rank,
     models.model_id,
     models.model,
-    task,
-    visual_category,
-    training_dataset,
-    architecture_family,
-    drift
-from drifts
-join models on models.model_id = drifts.grp
-qualify rank <= top
-order by rank;
+    models.task,
+    models.visual_category,
+    models.training_dataset,
+    models.architecture_family,
+    nearest.drift
+from nearest
+join models on models.model_id = nearest.model_id
+order by nearest.rank;

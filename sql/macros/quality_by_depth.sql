@@ -15,8 +15,8 @@ with grouped as (
 ),
 members as (
     select
-        grp,
-        case when first_apart and conv_depth = 0 then 0 else depth_decile end as depth,
+        grouped.grp,
+        case when first_apart and layers.conv_depth = 0 then 0 else layers.depth_decile end as depth,
         q.*
     from grouped
     join layers using (layer_id)

@@ -10,7 +10,7 @@
 -- example: from duplicates where kind = 'model'
 create view duplicates as
 with summed as (
-    select layers.layer_id, model_id, conv_depth, first_filter_id, n_filters, sha256
+    select layers.layer_id, model_id, conv_depth, first_filter_id, n_filters, layer_checksums.sha256
     from layers
     join layer_checksums using (layer_id)
 ),
@@ -32,8 +32,10 @@ counted as (
     select *, count(*) over (partition by kind, sha256) as n_copies
     from digests
 )
-select kind, sha256, n_copies, model_id, model, layer_id, conv_depth, n_filters
+select
+    counted.kind, counted.sha256, counted.n_copies, counted.model_id, models.model, counted.layer_id,
+    counted.conv_depth, counted.n_filters
 from counted
 join models using (model_id)
-where n_copies > 1
-order by kind, n_filters desc, sha256, model_id, layer_id;
+where counted.n_copies > 1
+order by counted.kind, counted.n_filters desc, counted.sha256, counted.model_id, counted.layer_id;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -25,15 +26,15 @@ OUTLIERS = 0.95
 FAR = 2.0
 """Drift beyond so many times the quantile ``OUTLIERS`` is off the colour scale."""
 
-Order = Literal["mean", "given"]
-ORDERS: tuple[Order, ...] = ("mean", "given")
+Order = Literal["auto", "mean", "given"]
+ORDERS: tuple[Order, ...] = ("auto", "mean", "given")
 
 
 @draws("a", "b", "drift")
 def drift_heatmap(
     frame: pl.DataFrame,
     *,
-    order: Order = "mean",
+    order: Order = "auto",
     upper: float | None = None,
     title: str = "Drift between groups",
     note: str = "",
@@ -46,7 +47,8 @@ def drift_heatmap(
     frame
         ``from drift(axis)``, at most 250 groups.
     order
-        ``mean`` puts the groups with the smallest mean drift to all others first; ``given`` keeps the frame's order.
+        ``mean`` puts the groups with the smallest mean drift to all others first; ``given`` keeps the frame's order;
+        ``auto`` does that where the groups are numbers, which have an order of their own, and else the former.
     upper
         The drift, in nats, at which the colours end, so that matrices can be compared. By default the largest, or, if
         that is more than twice the 95th percentile, the latter.
@@ -71,7 +73,7 @@ def drift_heatmap(
     if order not in ORDERS:
         raise QueryError(f"the order of a heatmap is {' or '.join(ORDERS)}, not {order!r}")
     matrix = _matrix(frame, groups)
-    if order == "mean":
+    if order == "mean" or (order == "auto" and not frame["a"].dtype.is_numeric()):
         ranks = np.argsort(np.nanmean(_off_diagonal(matrix), axis=1), kind="stable")
         groups = [groups[i] for i in ranks]
         matrix = matrix[np.ix_(ranks, ranks)]
@@ -88,6 +90,8 @@ def drift_heatmap(
     largest = float(np.nanmax(matrix))
     if upper is None:
         upper = _colour_end(matrix)
+    elif not 0 < upper < math.inf:
+        raise QueryError(f"upper is {upper:g}; colours end at a drift above 0")
     if upper < largest:
         note = labels.sentences(note, f"Colours end at {upper:.3g}, the largest drift is {largest:.3g}")
     below = labels.widest(names, label_size) if upright else label_size / labels.POINTS

@@ -99,7 +99,8 @@ def _told_apart(texts: list[str], size: float, inches: float) -> dict[str, str]:
     common = texts[0][: sum(1 for _ in itertools.takewhile(lambda letters: letters[0] == letters[1], ends))]
     for word in (r"[^ ]*$", r"[^ /_-]*$", r"$"):
         start = len(re.sub(word, "", common))
-        short = {text: shorten(f"…{text[start:]}", size, inches, tail=0) for text in texts}
+        cut = "…" if start else ""
+        short = {text: shorten(f"{cut}{text[start:]}", size, inches, tail=0) for text in texts}
         if len(set(short.values())) == len(texts):
             break
     return short
