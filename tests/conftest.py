@@ -76,6 +76,13 @@ def wh(sample_warehouse: Path) -> Iterator[warehouse.Warehouse]:
         yield opened
 
 
+@pytest.fixture
+def lens_wh(lens_warehouse: Path) -> Iterator[warehouse.Warehouse]:
+    """``lens_warehouse``, open."""
+    with warehouse.open(lens_warehouse) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="session")
 def reference(sample: Path) -> Reference:
     """Everything about ``sample``, computed another way."""

@@ -211,7 +211,10 @@ def test_a_target_that_exists_is_refused_and_untouched(dataset: Path, tmp_path: 
     warehouse.ingest(dataset, tmp_path / "w")
     before = contents(tmp_path / "w")
     result = call_main("ingest", str(dataset), str(tmp_path / "w"))
-    assert_one_line(result, f"{tmp_path}/w is a warehouse already; use --replace to make it anew, or name another")
+    assert_one_line(
+        result,
+        f"{tmp_path}/w is a warehouse already; use --replace to make it anew, --append to add to it, or name another",
+    )
     assert contents(tmp_path / "w") == before
 
 

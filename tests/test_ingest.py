@@ -57,10 +57,12 @@ CHANNELS = {"in_channels": np.array([10, 20, 5]), "out_channels": np.array([10, 
 
 
 def checksums(path: Path) -> list[tuple[Any, ...]]:
-    """Checksums of all tables of the lake but the one that names the source; filters also by partition."""
+    """Checksums of all tables of the lake but those that name the source; filters also by partition; and the models."""
     with warehouse.open(path) as wh:
-        query = "select name, parse_dirpath(path), sha256 from files where name <> 'sources' order by all"
-        return wh.sql(query).fetchall()
+        query = (
+            "select name, parse_dirpath(path), sha256 from files where name not in ('sources', 'models') order by all"
+        )
+        return [*wh.sql(query).fetchall(), *wh.sql("from models select * exclude source").fetchall()]
 
 
 def frame(path: Path, query: str) -> pl.DataFrame:

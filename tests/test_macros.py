@@ -252,12 +252,6 @@ def wh(sample_warehouse: Path) -> Iterator[warehouse.Warehouse]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def lens_wh(lens_warehouse: Path) -> Iterator[warehouse.Warehouse]:
-    with warehouse.open(lens_warehouse) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("column", MEANS)
 @pytest.mark.parametrize(
     ("opened", "expected", "axis"), [("wh", "reference", "task"), ("lens_wh", "lens_reference", "model_id")]

@@ -221,7 +221,7 @@ def test_a_column_of_any_name_survives(sources: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", "Label Value Naming Replacement Since Source Family Pattern Model_Pattern Priority Order X Grp".split()
+    "name", "Label Value Naming Replacement Since Family Pattern Model_Pattern Priority Order X Grp".split()
 )
 def test_a_column_may_be_named_like_one_of_our_own_queries_columns(name: str) -> None:
     assert models({name: ["kept"], "Task": ["Segmentation"], "model": ["unet"]})[name.lower()] == ["kept"]

@@ -13,7 +13,7 @@ from warehouse import passes, plan
 from warehouse.errors import SourceError
 from warehouse.lake import Lake
 from warehouse.plan import Run, Segment
-from warehouse.statistics import Basis, LayerScan, Moments
+from warehouse.statistics import Basis, Coordinates, LayerScan, Moments
 
 FIRST = 50
 SIZES = {10: 12, 11: 1, 12: 6, 13: 60, 14: 7, 15: 30}
@@ -194,7 +194,8 @@ def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Layer
     path, scans = converted
     done = Progress()
     low, high = -2.0, 2.5
-    counts = passes.count(path, SEGMENT, scans, BASIS, low, high, done)
+    tallies = passes.count(path, SEGMENT, scans, Coordinates(BASIS, 1, low, high), done)
+    counts = [tally.counts for tally in tallies]
     assert done.total == SEGMENT.n
     for run, count in zip(SEGMENT.runs, counts, strict=True):
         if run.layer_id == NOT_FINITE:

@@ -11,7 +11,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sample: Path, sample_wareho
     with lzma.open(folder / "dataset.h5.xz", "wb", preset=0) as packed:
         packed.write(sample.read_bytes())
     shutil.copytree(sample_warehouse, folder / "cnn.warehouse")
+    weights = np.random.default_rng(3).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    save_file({"conv.weight": weights}, folder / "mine.safetensors")
     return folder
 
 

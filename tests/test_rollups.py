@@ -10,7 +10,7 @@ from scipy import stats
 
 from warehouse import rollups
 from warehouse.rollups import Measurement
-from warehouse.statistics import Basis, Counts, LayerDetail, LayerScan, Moments
+from warehouse.statistics import Basis, Coordinates, Counts, LayerDetail, LayerScan, Moments
 
 RNG = np.random.default_rng(21)
 BASIS = Basis.of(Moments.of(RNG.normal(size=(9, 60))))
@@ -275,7 +275,7 @@ def test_every_layer_has_its_checksum_and_what_no_layer_claims_has_none() -> Non
 
 
 def test_the_tables_of_the_basis_hold_it() -> None:
-    tables = rollups.basis_tables(BASIS, 60, -1.5, 2.5)
+    tables = rollups.basis_tables(Coordinates(BASIS, 60, -1.5, 2.5))
     basis = tables["basis"].to_pylist()
     assert [row["component"] for row in basis] == list(range(9))
     np.testing.assert_array_equal([row["loading"] for row in basis], BASIS.loadings)

@@ -6,7 +6,6 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -37,12 +36,6 @@ LAKE_TABLES = [
     "models",
     "sources",
 ]
-
-
-@pytest.fixture(scope="module")
-def lens_wh(lens_warehouse: Path) -> Iterator[warehouse.Warehouse]:
-    with warehouse.open(lens_warehouse) as opened:
-        yield opened
 
 
 @pytest.fixture

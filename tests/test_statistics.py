@@ -15,12 +15,14 @@ from sklearn.decomposition import PCA
 from warehouse.statistics import (
     PEAK_EDGES,
     Basis,
+    Coordinates,
     Counts,
     LayerDetail,
     LayerScan,
     Moments,
     Workspace,
     entropy10,
+    extremes,
     histogram,
     merge_moments,
     orthogonality,
@@ -304,15 +306,17 @@ def test_every_filter_of_an_all_zero_layer_is_sparse_and_its_entropy_zero(n: int
 @given(blocks(), st.floats(-3, -0.1), st.floats(0.1, 3))
 def test_histograms_count_as_a_loop_over_single_coefficients_does(block: np.ndarray, low: float, high: float) -> None:
     basis = basis_of(RANDOM)
-    expected = np.zeros((9, 70), int)
+    expected, beyond = np.zeros((9, 70), int), 0
     for scaled in scaled_filters(block).T:
         for k, loading in enumerate(basis.loadings):
             coefficient = float(loading @ (scaled - basis.mean))
+            beyond += not low - 1e-9 <= coefficient <= high + 1e-9
             place = math.floor(70 * (coefficient - low) / (high - low) + 1e-9)
             expected[k, min(max(place, 0), 69)] += 1
-    counts = histogram(block, basis, low, high)
+    counts, outside = histogram(block, Coordinates(basis, 1, low, high))
     np.testing.assert_array_equal(counts, expected)
     assert counts.sum(axis=1).tolist() == [block.shape[1]] * 9
+    assert outside == beyond
 
 
 def test_zero_filters_share_a_bin_when_they_lie_on_the_middle_edge() -> None:
@@ -320,7 +324,8 @@ def test_zero_filters_share_a_bin_when_they_lie_on_the_middle_edge() -> None:
     bounds = np.random.default_rng(3).uniform(0.5, 3, 300)
     assert len({math.floor(bound * (70 / (2 * bound))) for bound in bounds}) == 2, "no tie is at stake"
     for bound in bounds:
-        assert histogram(np.zeros((9, 4), np.float32), centred, -bound, bound)[:, 35].tolist() == [4] * 9
+        counts, _ = histogram(np.zeros((9, 4), np.float32), Coordinates(centred, 1, -bound, bound))
+        assert counts[:, 35].tolist() == [4] * 9
 
 
 def test_coefficients_outside_the_range_count_in_the_edge_bins() -> None:
@@ -328,7 +333,8 @@ def test_coefficients_outside_the_range_count_in_the_edge_bins() -> None:
     block = np.tile(np.array([-1, -0.5, 0.5, 1], np.float32), (9, 1))
     block[0] = [1, 1, 1, 1]
     block[:, 1:3] *= 2
-    counts = histogram(block, basis, -0.25, 0.25)
+    counts, outside = histogram(block, Coordinates(basis, 1, -0.25, 0.25))
+    assert outside == block.size
     assert counts[0, 69] == 4
     assert (counts[1:, 0] == 2).all()
     assert (counts[1:, 69] == 2).all()
@@ -366,7 +372,7 @@ def test_memory_that_blocks_share_leaks_nothing_from_one_to_the_next(sizes: list
     parts = [RANDOM[:, :n] * (np.arange(n) % 3) for n in sizes]
     scans = [LayerScan.of(part, work) for part in parts]
     details = [LayerDetail.of(part, scan, basis, work) for part, scan in zip(parts, scans, strict=True)]
-    counts = [histogram(part, basis, -2, 2, work) for part in parts]
+    counts = [histogram(part, Coordinates(basis, 1, -2, 2), work)[0] for part in parts]
     for part, scan, detail, count in zip(parts, scans, details, counts, strict=True):
         fresh = LayerScan.of(part)
         np.testing.assert_array_equal(scan.raw.scatter, fresh.raw.scatter)
@@ -374,11 +380,28 @@ def test_memory_that_blocks_share_leaks_nothing_from_one_to_the_next(sizes: list
         alone = LayerDetail.of(part, fresh, basis)
         np.testing.assert_array_equal(detail.clean_raw.scatter, alone.clean_raw.scatter)
         assert (scan.l1, detail.absolute_deviation, detail.low) == (fresh.l1, alone.absolute_deviation, alone.low)
-        np.testing.assert_array_equal(count, histogram(part, basis, -2, 2))
+        np.testing.assert_array_equal(count, histogram(part, Coordinates(basis, 1, -2, 2))[0])
 
 
 @given(blocks(), st.data())
 def test_histograms_of_pieces_add_up(block: np.ndarray, data: st.DataObject) -> None:
+    coordinates = Coordinates(basis_of(RANDOM), 1, -0.5, 0.5)
+    parts, outside = zip(*(histogram(part, coordinates) for part in cut(block, data) if part.shape[1]), strict=True)
+    whole, whole_outside = histogram(block, coordinates)
+    np.testing.assert_array_equal(reduce(np.add, parts), whole)
+    assert sum(outside) == whole_outside
+
+
+@given(blocks())
+def test_the_range_that_spans_all_coefficients_leaves_none_outside(block: np.ndarray) -> None:
     basis = basis_of(RANDOM)
-    parts = [histogram(part, basis, -2, 2) for part in cut(block, data) if part.shape[1]]
-    np.testing.assert_array_equal(reduce(np.add, parts), histogram(block, basis, -2, 2))
+    low, high = extremes(block, basis)
+    coefficients = basis.loadings @ (scaled_filters(block) - basis.mean[:, None])
+    assert (low, high) == pytest.approx((coefficients.min(), coefficients.max()), abs=1e-12)
+    _, outside = histogram(block, Coordinates.spanning(basis, 1, low, high))
+    assert outside == 0
+
+
+def test_a_range_is_never_empty() -> None:
+    coordinates = Coordinates.spanning(basis_of(RANDOM), 1, 0.5, 0.5)
+    assert (coordinates.low, coordinates.high) == (0.5, 1.5)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from warehouse.errors import CatalogError, LakeError, QueryError, SourceError, WarehouseError
+from warehouse.extraction import ExtractedModel, extract
 from warehouse.ingest import Summary, ingest
 from warehouse.sample import write_sample
 from warehouse.session import Warehouse
@@ -18,6 +19,7 @@ from warehouse.version import __version__
 
 __all__ = [
     "CatalogError",
+    "ExtractedModel",
     "LakeError",
     "QueryError",
     "SourceError",
@@ -25,6 +27,7 @@ __all__ = [
     "Warehouse",
     "WarehouseError",
     "__version__",
+    "extract",
     "ingest",
     "open",
     "write_sample",

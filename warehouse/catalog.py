@@ -47,7 +47,8 @@ def build(database: Path, folder: Path, files: Iterable[LakeFile]) -> None:
     CatalogError
         An SQL file that DuckDB refuses, by its name and with DuckDB's message.
     """
-    files = sorted(files, key=lambda file: file.path)
+    # filters come from many threads; of the other tables the oldest file tells the order of the columns
+    files = sorted(files, key=lambda file: file.path if file.name == "filters" else "")
     objects = sqlfiles.load("tables", "views", "macros")
     with _named_errors(database), duckdb.connect() as con:
         con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
@@ -127,7 +128,10 @@ def help_row(item: SqlObject) -> dict[str, str | None]:
 def _scan(paths: Sequence[str]) -> str:
     """SQL that reads these files; they are listed, for a pattern would also find leftovers."""
     listed = ", ".join(text_literal(path) for path in paths)
-    return f"read_parquet([{listed}], hive_partitioning = false, filename = {'model_id=' in listed})"
+    if "model_id=" in listed:
+        return f"read_parquet([{listed}], hive_partitioning = false, filename = true)"
+    # what was added later may have other columns
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {len(paths) > 1})"
 
 
 def _read_csv(name: str) -> str:

@@ -17,15 +17,18 @@ import duckdb
 import typer
 from rich.console import Console
 
-from warehouse import catalog, demo, figure_cli, output
+from warehouse import catalog, change_cli, changes, compare_cli, demo, extract_cli, figure_cli, output
+from warehouse.connection import connect
 from warehouse.errors import QueryError, WarehouseError, duckdb_message
-from warehouse.ingest import Summary, for_stage
+from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
 from warehouse.lake import DATABASE
 from warehouse.maintenance import vacuum as run_vacuum
+from warehouse.options import WarehousePath, assignments
+from warehouse.pipeline import for_stage
 from warehouse.progress import bar, bytes_text
 from warehouse.sample import write_sample
-from warehouse.session import Warehouse, connect, did_you_mean
+from warehouse.session import Warehouse, did_you_mean
 from warehouse.version import __version__
 
 Layout = Literal["v1", "v0.1", "lens"]
@@ -54,7 +57,6 @@ INFO = (
 )
 """Titles and queries of ``warehouse info``."""
 
-WarehousePath = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of the warehouse.")]
 FormatOption = Annotated[
     Literal["table", "csv", "json", "parquet"] | None,
     typer.Option("--format", help="By default what the file's name says, and else a table."),
@@ -83,12 +85,22 @@ def ingest(
     source: Annotated[Path, typer.Argument(help="dataset.h5 or dataset.h5.xz")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder to make.")],
     replace: Annotated[bool, typer.Option(help="Replace the warehouse that is there.")] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to the warehouse that is there, on its basis and range.")
+    ] = False,
     allow_nonfinite: Annotated[
         bool, typer.Option(help="Keep layers with NaN or infinite weights, with NULL statistics.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
 ) -> None:
-    """Make a warehouse of a dataset file."""
+    """Make a warehouse of a dataset file, or add one to it."""
+    if append:
+        if replace:
+            raise typer.BadParameter("--append and --replace exclude each other")
+        with bar(errors) as progress:
+            change = changes.append(source, path, allow_nonfinite=allow_nonfinite, threads=threads, progress=progress)
+        change_cli.tell(change)
+        return
     with bar(errors) as progress:
         summary = run_ingest(
             source, path, replace=replace, allow_nonfinite=allow_nonfinite, threads=threads, progress=progress
@@ -151,17 +163,8 @@ def analyses_(
             typer.echo(warehouse.find_analysis(name).text)
             return
         else:
-            result = warehouse.analysis(name, **_settings(set_ or []))
+            result = warehouse.analysis(name, **assignments(set_, "--set"))
         output.write_relation(result, chosen, file, max_rows=max_rows)
-
-
-def _settings(texts: list[str]) -> dict[str, str]:
-    """``name=value`` texts as a mapping."""
-    pairs = [text.partition("=") for text in texts]
-    for name, equals, _ in pairs:
-        if not equals or not name:
-            raise typer.BadParameter(f"{name!r} is not name=value", param_hint="--set")
-    return {name: value for name, _, value in pairs}
 
 
 @app.command(
@@ -215,6 +218,11 @@ def help_(
                 typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
 
 
+app.command(epilog="Example: warehouse extract resnet18.onnx -o dataset.h5")(extract_cli.extract)
+app.command(epilog="Example: warehouse add cnn.warehouse resnet18.onnx --task Classification")(change_cli.add)
+app.command(epilog="Example: warehouse compare resnet18.onnx cnn.warehouse -o resnet18.html")(compare_cli.compare)
+app.command(epilog="Example: warehouse remove cnn.warehouse resnet18.onnx")(change_cli.remove)
+app.command(epilog="Example: warehouse refit cnn.warehouse")(change_cli.refit)
 app.command(epilog="Example: warehouse figure cnn.warehouse drift_heatmap --axis task -o drift.pdf")(figure_cli.figure)
 app.command(epilog="Example: warehouse report cnn.warehouse -o report.html --axis task")(figure_cli.report)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warehouse.ingest import Progress, Summary, for_stage, ingest
+from warehouse.ingest import Summary, ingest
 from warehouse.lake import disk_errors
+from warehouse.pipeline import Progress, for_stage
 from warehouse.sample import write_sample
 
 QUESTIONS = (

@@ -9,11 +9,11 @@ import typer
 
 from warehouse import output, plots
 from warehouse.errors import QueryError
+from warehouse.options import WarehousePath
 from warehouse.report import AXES
 from warehouse.report import page as write_page
 from warehouse.session import Warehouse
 
-WarehousePath = Annotated[Path, typer.Argument(metavar="PATH", help="The folder of the warehouse.")]
 FORMATS = ("png", "pdf", "svg")
 
 

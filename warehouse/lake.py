@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,14 +138,14 @@ class FilterFile:
 
 
 class FilterWriter:
-    """Writes the filters of one segment, a chunk at a time."""
+    """Writes the filters of one segment, a chunk at a time; its ids begin at that of the source's first filter."""
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: pq.ParquetWriter, first_filter_id: int) -> None:
+        self._writer, self._first = writer, first_filter_id
 
     def write(self, weights: NDArray[np.float32], runs: Sequence[Run]) -> None:
         """Append ``weights (9, n)`` of runs that lie next to each other, as one row group."""
-        ids = np.arange(runs[0].start, runs[-1].stop, dtype=np.int64)
+        ids = np.arange(self._first + runs[0].start, self._first + runs[-1].stop, dtype=np.int64)
         layers = np.repeat([-1 if run.layer_id is None else run.layer_id for run in runs], [run.n for run in runs])
         columns = [pa.array(ids), pa.array(layers.astype(np.int32), mask=layers < 0), *map(pa.array, weights)]
         self._writer.write_table(pa.table(columns, schema=FILTER_SCHEMA))
@@ -159,12 +159,22 @@ class Lake:
     folder
         The warehouse's folder.
     files
-        What was written, in no particular order.
+        What the next commit names, in no particular order: what is kept of the state before, and what was written.
+    first_filter_id
+        Of the first filter of the source that is being written.
+
+    Parameters
+    ----------
+    folder
+        The warehouse's folder.
+    kept
+        Files of the state before that stay.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: Iterable[LakeFile] = ()) -> None:
         self.folder = folder
-        self.files: list[LakeFile] = []
+        self.files: list[LakeFile] = list(kept)
+        self.first_filter_id = 0
         self._begun: list[Path] = []
         self._committed = -1
         # the disk is slow to confirm: a thread of its own waits for it while the statistics go on
@@ -193,7 +203,7 @@ class Lake:
             self._new_file("filters", folder) as (path, sink),
             _parquet(sink, FILTER_SCHEMA, FILTER_OPTIONS) as writer,
         ):
-            yield path, FilterWriter(writer)
+            yield path, FilterWriter(writer, self.first_filter_id)
 
     @contextlib.contextmanager
     def _new_file(self, name: str, folder: str) -> Iterator[tuple[Path, _HashingFile]]:
@@ -210,6 +220,13 @@ class Lake:
         with self._guard:
             self.files.append(LakeFile(name, relative, n_rows, sink.bytes, sink.sha256))
             self._syncing.append(self._syncer.submit(_sync_named, path))
+
+    def rewrite(self, file: LakeFile, keep: Callable[[pa.Table], pa.Table]) -> None:
+        """Put what ``keep`` leaves of a file, a row group at a time, into a new one that takes its place."""
+        with pq.ParquetFile(self.folder / file.path) as old:
+            groups = (keep(old.read_row_group(i)) for i in range(old.num_row_groups))
+            self.write_batches(file.name, old.schema_arrow, groups)
+        self.files[self.files.index(file)] = self.files.pop()
 
     def wait_for_disk(self) -> None:
         """Return when every file is on the disk; no more can be written then."""

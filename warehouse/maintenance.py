@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from warehouse.connection import connect
 from warehouse.lake import leftovers, lock, remove_empty_folders
-from warehouse.session import connect
 
 
 def vacuum(path: str | Path) -> tuple[int, int]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from warehouse import staging
 from warehouse.columns import (
@@ -67,7 +68,23 @@ LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 """Whole numbers that vary within a model and that every warehouse's ``layers`` has."""
 
 RESERVED = (
-    *("axis", "keep", "filter_id", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8"),
+    *(
+        "axis",
+        "keep",
+        "source",
+        "source_model_id",
+        "source_sha256",
+        "filter_id",
+        "w0",
+        "w1",
+        "w2",
+        "w3",
+        "w4",
+        "w5",
+        "w6",
+        "w7",
+        "w8",
+    ),
     *("n_sparse", "sparsity", "variance_entropy", "randomness_threshold", "variance_entropy_norm", "is_random"),
     *("is_degenerate", "variance_entropy_clean", "variance_entropy_clean_norm", "scaled_clean_entropy"),
     *("orthogonality", "l1", "l2", "l1_standardised", "l2_standardised"),
@@ -80,6 +97,15 @@ _RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
 
 
 @dataclass(frozen=True)
+class Start:
+    """The first ids that a warehouse has not given yet."""
+
+    model_id: int
+    layer_id: int
+    filter_id: int
+
+
+@dataclass(frozen=True)
 class Metadata:
     """The tables ``models``, ``layers``, ``model_operators``, ``model_kernels`` and ``model_datasets``."""
 
@@ -88,6 +114,48 @@ class Metadata:
     model_operators: pa.Table
     model_kernels: pa.Table
     model_datasets: pa.Table
+
+    def of_source(
+        self, name: str | Sequence[str], start: Start | None = None, sha256: Sequence[str] | None = None
+    ) -> Metadata:
+        """The tables with the origin of each model, and with ids that continue those of a warehouse.
+
+        Parameters
+        ----------
+        name
+            Of the source, one for all models or one a model.
+        start
+            The first ids that are free; None keeps the source's.
+        sha256
+            Checksum of each model's own file; None where the source is a dataset.
+        """
+        ids = self.models["model_id"]
+        names = [name] * len(ids) if isinstance(name, str) else list(name)
+        models = (
+            self.models.append_column("source", pa.array(names, TEXT))
+            .append_column("source_model_id", ids)
+            .append_column(
+                "source_sha256", pa.nulls(len(ids), TEXT) if sha256 is None else pa.array(list(sha256), TEXT)
+            )
+        )
+        if start is None:
+            return replace(self, models=models)
+        renumbered = dict(zip(ids.to_pylist(), range(start.model_id, start.model_id + len(ids)), strict=True))
+
+        def with_model_ids(table: pa.Table) -> pa.Table:
+            column = pa.array([renumbered[model] for model in table["model_id"].to_pylist()], pa.int32())
+            return table.set_column(table.column_names.index("model_id"), "model_id", column)
+
+        layers = with_model_ids(self.layers)
+        for column, first in (("layer_id", start.layer_id), ("first_filter_id", start.filter_id)):
+            position = layers.column_names.index(column)
+            shifted = pc.add(layers[column], pa.scalar(first, layers[column].type))
+            layers = layers.set_column(position, column, shifted)
+        return Metadata(
+            with_model_ids(models),
+            layers,
+            *map(with_model_ids, (self.model_operators, self.model_kernels, self.model_datasets)),
+        )
 
 
 @dataclass(frozen=True)

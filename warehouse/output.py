@@ -10,7 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 import typer
@@ -80,7 +80,8 @@ def write_relation(
     with complete_or_nothing(file) as target:
         try:
             if format_ == "table":
-                _write_table(relation, target, None if file else max_rows)
+                with target.open("w", encoding="utf-8") as stream:
+                    write_table(relation, stream, None if file else max_rows)
             else:
                 _copy(relation, target, OPTIONS[format_])
         except duckdb.Error as error:
@@ -121,7 +122,8 @@ def complete_or_nothing(file: Path | None) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int | None) -> None:
+def write_table(relation: duckdb.DuckDBPyRelation, stream: TextIO, max_rows: int | None = None) -> None:
+    """Write a relation as a table for people; a line on standard error tells of rows beyond ``max_rows``."""
     rows = (relation if max_rows is None else relation.limit(max_rows + 1)).fetchall()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, kind in zip(relation.columns, relation.types, strict=True):
@@ -129,8 +131,7 @@ def _write_table(relation: duckdb.DuckDBPyRelation, target: Path, max_rows: int 
     for row in rows[:max_rows]:
         table.add_row(*map(_text, row))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    with target.open("w", encoding="utf-8") as stream:
-        Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(table)
+    Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(table)
     if max_rows is not None and len(rows) > max_rows:
         typer.echo(f"the first {max_rows:,} rows; see more with --max-rows, or all with --format csv", err=True)
 

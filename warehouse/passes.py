@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,12 @@ from warehouse.statistics import (
     BINS,
     SIZE,
     Basis,
+    Coordinates,
     Counts,
     LayerDetail,
     LayerScan,
     Workspace,
+    extremes,
     histogram,
     orthogonality,
     peaks,
@@ -124,23 +126,46 @@ def _orthogonality(file: FilterFile, run: Run, channels: int) -> float | None:
     return orthogonality(rows, channels, max(1, panel))
 
 
+@dataclass(frozen=True)
+class Tally:
+    """The histograms of a run: the bins that are not empty, and how many coefficients lie outside the range."""
+
+    counts: Counts
+    outside: int
+
+
 def count(
-    path: Path,
-    segment: Segment,
-    scans: Sequence[LayerScan],
-    basis: Basis,
-    low: float,
-    high: float,
-    done: Done,
-) -> list[Counts]:
+    path: Path, segment: Segment, scans: Sequence[LayerScan], coordinates: Coordinates, done: Done
+) -> list[Tally]:
     """Histograms of each run; empty where weights are not finite."""
     finite = {run.layer_id: scan.is_finite for run, scan in zip(segment.runs, scans, strict=True)}
     counts = {run.layer_id: np.zeros((SIZE, BINS), dtype=np.int64) for run in segment.runs}
-    tally = partial(histogram, basis=basis, low=low, high=high, work=Workspace(BLOCK_FILTERS))
+    outside = dict.fromkeys(counts, 0)
+    work = Workspace(BLOCK_FILTERS)
+    with FilterFile(path, segment.runs[0].start) as file:
+        for chunk in segment.chunks():
+            for block in chunk:
+                layer = block.layer_id
+                if finite[layer]:
+                    found, beyond = histogram(file.read(block.start, block.stop), coordinates, work)
+                    counts[layer] += found
+                    outside[layer] += beyond
+                done(block.n)
+    return [Tally(Counts.of(found), outside[layer]) for layer, found in counts.items()]
+
+
+def coefficient_range(
+    path: Path, segment: Segment, scans: Sequence[LayerScan], basis: Basis, done: Done
+) -> tuple[float, float]:
+    """Least and greatest coefficient of any component over the runs whose weights are finite."""
+    finite = {run.layer_id: scan.is_finite for run, scan in zip(segment.runs, scans, strict=True)}
+    low, high = math.inf, -math.inf
+    work = Workspace(BLOCK_FILTERS)
     with FilterFile(path, segment.runs[0].start) as file:
         for chunk in segment.chunks():
             for block in chunk:
                 if finite[block.layer_id]:
-                    counts[block.layer_id] += tally(file.read(block.start, block.stop))
+                    lowest, highest = extremes(file.read(block.start, block.stop), basis, work)
+                    low, high = min(low, lowest), max(high, highest)
                 done(block.n)
-    return [Counts.of(histogram) for histogram in counts.values()]
+    return low, high

@@ -60,24 +60,24 @@ class Segment:
         yield chunk
 
 
-def runs_of(layers: Sequence[tuple[int, int, int, int]], n_filters: int) -> Iterator[Run]:
-    """Runs of all filters from 0 to ``n_filters``.
+def runs_of(layers: Sequence[tuple[int, int, int, int]], stop: int, start: int = 0) -> Iterator[Run]:
+    """Runs of all filters from ``start`` to ``stop``.
 
     Parameters
     ----------
     layers
         (layer_id, model_id, first filter, number of filters), in the order of the filters, not overlapping.
-    n_filters
-        Filters in the source; what lies between the layers becomes runs without a layer.
+    stop, start
+        Where the filters end and begin; what lies between the layers becomes runs without a layer.
     """
-    position = 0
+    position = start
     for layer_id, model_id, first, n in layers:
         if first > position:
             yield Run(None, None, position, first)
         yield Run(layer_id, model_id, first, first + n)
         position = first + n
-    if n_filters > position:
-        yield Run(None, None, position, n_filters)
+    if stop > position:
+        yield Run(None, None, position, stop)
 
 
 def segments_of(runs: Iterator[Run]) -> Iterator[Segment]:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import html
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING
@@ -70,19 +70,30 @@ def page(warehouse: Warehouse, axes: Sequence[str] = AXES) -> str:
         "drift": ("Drift between groups", lambda wh: _drift(wh, axes)),
         **{f"axis-{i}": (f"By {axis}", _of_axis(axis)) for i, axis in enumerate(axes, start=1)},
     }
-    links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, (title, _) in sections.items()]
+    return document(name, ((anchor, title, write(warehouse)) for anchor, (title, write) in sections.items()))
+
+
+def document(name: str, sections: Iterable[tuple[str, str, Iterable[Html]]]) -> str:
+    """A complete page.
+
+    Parameters
+    ----------
+    name
+        Its heading.
+    sections
+        Anchor, heading and content of each.
+    """
+    written = [
+        (anchor, title, element("section", element("h2", title), *content, id=anchor))
+        for anchor, title, content in sections
+    ]
+    links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, title, _ in written]
     body = join(
         [
             element("h1", name),
             element("p", f"CNN filter warehouse {__version__}", class_="faint"),
             element("nav", element("ul", *links), aria_label="Contents"),
-            element(
-                "main",
-                join(
-                    element("section", element("h2", title), *write(warehouse), id=anchor)
-                    for anchor, (title, write) in sections.items()
-                ),
-            ),
+            element("main", join(section for _, _, section in written)),
         ]
     )
     script = _resource("report.js")
@@ -109,16 +120,17 @@ def _contents(warehouse: Warehouse) -> Iterator[Html]:
         "degenerate layers": counts["degenerate_layers"],
         "sparse filters": None if counts["sparsity"] is None else f"{counts['sparsity']:.1%}",
     }
-    yield element("dl", *_cards(told), class_="counts")
+    yield element("dl", *cards(told), class_="counts")
     sources = rows(warehouse, "from sources")
     yield element("h3", "Source")
     for source in sources.to_dicts():
         facts = pl.DataFrame({"property": list(source), "value": [text(value) for value in source.values()]})
         yield table(facts, f"The file {source['name']}")
-    yield _sql("from sources")
+    yield sql_block("from sources")
 
 
-def _cards(told: Mapping[str, object]) -> Iterator[Html]:
+def cards(told: Mapping[str, object]) -> Iterator[Html]:
+    """Numbers to see first, by what they are."""
     for name, value in told.items():
         yield element("div", element("dt", name), element("dd", text(value)))
 
@@ -134,7 +146,7 @@ def _degenerate(warehouse: Warehouse) -> Iterator[Html]:
     }.items():
         found = _query(warehouse, name)
         yield table(found, caption) if not found.is_empty() else element("p", f"{caption}: none.")
-        yield _sql(sqlfiles.load_query("report", name))
+        yield sql_block(sqlfiles.load_query("report", name))
 
 
 def _drift(warehouse: Warehouse, axes: Sequence[str]) -> Iterator[Html]:
@@ -142,7 +154,7 @@ def _drift(warehouse: Warehouse, axes: Sequence[str]) -> Iterator[Html]:
     usable = [axis for axis in axes if _refusal(warehouse, axis) is None]
     yield element("p", "How differently the filters of each two groups are distributed, for each way to group layers.")
     if usable:
-        yield from _figure(warehouse, "drift_box_plot", {"axis": usable})
+        yield from figure(warehouse, "drift_box_plot", {"axis": usable})
     else:
         yield element("p", "No axis has groups that can be compared.", class_="refusal")
 
@@ -155,7 +167,7 @@ def _of_axis(axis: str) -> Callable[[Warehouse], Iterator[Html]]:
             return
         yield from _quality(warehouse, axis)
         for name in FIGURES:
-            yield from _figure(warehouse, name, {"axis": axis})
+            yield from figure(warehouse, name, {"axis": axis})
             if name == "drift_heatmap":
                 yield from _largest_drifts(warehouse, axis)
 
@@ -172,7 +184,7 @@ def _quality(warehouse: Warehouse, axis: str) -> Iterator[Html]:
         groups = groups.sort("n_filters", descending=True, maintain_order=True).head(MOST_ROWS)
     yield element("h3", "Quality")
     yield table(groups, caption)
-    yield _sql(query)
+    yield sql_block(query)
 
 
 def _largest_drifts(warehouse: Warehouse, axis: str) -> Iterator[Html]:
@@ -180,10 +192,10 @@ def _largest_drifts(warehouse: Warehouse, axis: str) -> Iterator[Html]:
     pairs = rows(warehouse, query)
     if not pairs.is_empty():
         yield table(pairs, "The largest drifts, in nats")
-        yield _sql(query)
+        yield sql_block(query)
 
 
-def _figure(warehouse: Warehouse, name: str, options: Mapping[str, object]) -> Iterator[Html]:
+def figure(warehouse: Warehouse, name: str, options: Mapping[str, object]) -> Iterator[Html]:
     """A figure with its caption and its query, or why there is none."""
     purpose = plots.find(name).purpose
     yield element("h3", name.replace("_", " ").capitalize())
@@ -206,24 +218,24 @@ def _figure(warehouse: Warehouse, name: str, options: Mapping[str, object]) -> I
         ),
         element("figcaption", caption),
     )
-    yield _sql(prepared.query)
+    yield sql_block(prepared.query)
 
 
 def _image(prepared: plots.Prepared) -> str:
     """The figure as an address that holds all of it."""
-    figure = prepared.draw()
-    drawing = _saved(figure, "svg")
+    drawn = prepared.draw()
+    drawing = _saved(drawn, "svg")
     if len(drawing) <= LARGE:
         return _address("image/svg+xml", drawing)
-    return min(_address("image/svg+xml", drawing), _address("image/png", _saved(figure, "png")), key=len)
+    return min(_address("image/svg+xml", drawing), _address("image/png", _saved(drawn, "png")), key=len)
 
 
-def _saved(figure: Figure, format_: str) -> bytes:
+def _saved(drawn: Figure, format_: str) -> bytes:
     # matplotlib is an extra: nothing but drawing may need it
     from warehouse import figures
 
     stream = io.BytesIO()
-    figures.save(figure, stream, format_)
+    figures.save(drawn, stream, format_)
     return stream.getvalue()
 
 
@@ -244,6 +256,6 @@ def _query(warehouse: Warehouse, name: str) -> pl.DataFrame:
     return rows(warehouse, sqlfiles.load_query("report", name))
 
 
-def _sql(query: str) -> Html:
+def sql_block(query: str) -> Html:
     """A query to copy."""
     return element("div", element("pre", element("code", query), tabindex="0"), class_="sql")

@@ -19,7 +19,7 @@ from warehouse.statistics import (
     PEAK_EDGES,
     SIZE,
     TRIANGLE,
-    Basis,
+    Coordinates,
     Counts,
     LayerDetail,
     LayerScan,
@@ -156,8 +156,9 @@ def layer_checksums(measurements: Sequence[Measurement]) -> pa.Table:
     )
 
 
-def basis_tables(basis: Basis, n: int, low: float, high: float) -> dict[str, pa.Table]:
+def basis_tables(coordinates: Coordinates) -> dict[str, pa.Table]:
     """``basis``, ``basis_mean`` and ``histogram_range``."""
+    basis = coordinates.basis
     return {
         "basis": pa.table(
             {
@@ -167,6 +168,8 @@ def basis_tables(basis: Basis, n: int, low: float, high: float) -> dict[str, pa.
                 "loading": _vectors(basis.loadings),
             }
         ),
-        "basis_mean": pa.table({"n": pa.array([n], pa.int64()), "mean": _vectors(basis.mean[None])}),
-        "histogram_range": pa.table({"lo": [low], "hi": [high], "bins": pa.array([BINS], pa.int32())}),
+        "basis_mean": pa.table({"n": pa.array([coordinates.n], pa.int64()), "mean": _vectors(basis.mean[None])}),
+        "histogram_range": pa.table(
+            {"lo": [coordinates.low], "hi": [coordinates.high], "bins": pa.array([BINS], pa.int32())}
+        ),
     }

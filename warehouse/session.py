@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import polars as pl
 
 import udfs
-from warehouse import analyses, catalog, sqlfiles
+from warehouse import analyses, catalog, changes, sqlfiles
 from warehouse.analyses import Analysis, Parameter
+from warehouse.changes import Change
+from warehouse.connection import connect
 from warehouse.errors import LakeError, QueryError, duckdb_message
-from warehouse.lake import DATABASE
+from warehouse.extraction import ExtractedModel, extract
+
+if TYPE_CHECKING:
+    from warehouse.comparison import Comparison
 
 
 class Warehouse:
@@ -37,6 +42,9 @@ class Warehouse:
         self.path = Path(path)
         # the paths of a lazy frame must outlive a change of the working directory
         self._folder = self.path.absolute()
+        self._open()
+
+    def _open(self) -> None:
         self.connection = connect(self.path)
         try:
             udfs.register(self.connection)
@@ -184,7 +192,7 @@ class Warehouse:
         LakeError
             A file is missing, or polars would misread the path.
         """
-        rows = self.connection.sql("select name, path from files order by path").fetchall()
+        rows = self.connection.sql("select name, path from warehouse.files order by rowid").fetchall()
         paths = [self._folder / path for found, path in rows if found == name]
         if not paths:
             raise QueryError(f"the lake has no table {name!r}{did_you_mean(name, {found for found, _ in rows})}")
@@ -195,7 +203,46 @@ class Warehouse:
             if "=" in str(self._folder):
                 raise LakeError(f"{self._folder}: polars takes a folder with = for a partition; rename it, or use .sql")
             return pl.scan_parquet(paths, glob=False, hive_partitioning=True, hive_schema={"model_id": pl.Int32})
-        return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+        # what was added later may have other columns
+        parts = [pl.scan_parquet(path, glob=False, hive_partitioning=False) for path in paths]
+        return pl.concat(parts, how="diagonal_relaxed")
+
+    def add(self, *models: object, replace: bool = False, **labels: object) -> Change:
+        """Add models to the warehouse, on its basis and range, and go on with the new state.
+
+        Parameters
+        ----------
+        models
+            Files, mappings of names to arrays, objects with ``state_dict()``, or what `extract` made of them.
+        replace
+            Replace models that are there already, by their checksums.
+        labels
+            Of all of them, as `extract` takes them.
+
+        Raises
+        ------
+        SourceError
+            A model that `extract` refuses.
+        LakeError
+            The warehouse cannot be written, or holds one of the models already.
+        """
+        change = changes.add(self.path, _extracted(models, labels), replace_known=replace)
+        self.close()
+        self._open()
+        return change
+
+    def compare(self, *models: object, **labels: object) -> Comparison:
+        """Open the warehouse once more with models mixed in, without adding them; close it after use.
+
+        Parameters
+        ----------
+        models, labels
+            As in `add`.
+        """
+        # a comparison is a warehouse itself
+        from warehouse.comparison import Comparison
+
+        return Comparison(self.path, _extracted(models, labels))
 
     def _complete_help(self) -> None:
         """Add what lives only in this session to ``help``."""
@@ -207,36 +254,12 @@ class Warehouse:
         catalog.insert(self.connection, "temp.help", rows)
 
 
-def connect(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Open the database of a warehouse read-only, with its folder as search path.
-
-    It is attached to a DuckDB instance of its own: functions belong to an instance, but die with the connection
-    that registered them, and connections to the same file share one.
-
-    Raises
-    ------
-    LakeError
-        No warehouse is there, or DuckDB cannot open it.
-    """
-    database = folder / DATABASE
-    if not database.is_file():
-        if folder.is_file():
-            raise LakeError(f"{folder} is a file; name the folder of the warehouse")
-        reason = "there is no such folder" if not folder.exists() else f"it has no {DATABASE}"
-        raise LakeError(f"{folder} is not a warehouse: {reason}; make one with `warehouse ingest`")
-    setting = catalog.search_in(folder)
-    connection = duckdb.connect()
-    try:
-        connection.execute(f"attach {catalog.text_literal(str(database))} as warehouse (read_only)")
-        connection.execute("use warehouse")
-        connection.execute(setting)
-    except duckdb.Error as error:
-        connection.close()
-        raise LakeError(f"cannot open {database}: {duckdb_message(error)}") from error
-    return connection
-
-
 def did_you_mean(name: str, known: set[str]) -> str:
     """A suggestion for a mistyped name, and else the list of names."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(sorted(known))}"
+
+
+def _extracted(models: Sequence[object], labels: Mapping[str, Any]) -> list[ExtractedModel]:
+    """What `extract` makes of models, unless it has been done."""
+    return [model if isinstance(model, ExtractedModel) else extract(model, **labels) for model in models]

@@ -24,6 +24,8 @@ SIZE = 9
 """Weights of a filter: its 3x3 kernel row by row."""
 BINS = 70
 """Bins of a coefficient histogram."""
+EDGE_ROUNDING = 1e-6
+"""Bins by which a coefficient may miss the range by rounding alone."""
 SPARSE_EPS = 0.01
 """A filter is sparse where its peak is below this share of its layer's largest peak."""
 PEAK_EDGES = np.array([float(f"{m}e-{k}") for k in range(6, 1, -1) for m in range(10, 100)] + [1.0])
@@ -335,6 +337,31 @@ class Basis:
 
 
 @dataclass(frozen=True)
+class Coordinates:
+    """What distributions are measured in: once chosen, it stays, so that histograms of later filters add up.
+
+    Attributes
+    ----------
+    basis
+        Gives the coefficients.
+    n
+        Filters that the basis is of.
+    low, high
+        The one range of all components' histograms, not empty.
+    """
+
+    basis: Basis
+    n: int
+    low: float
+    high: float
+
+    @classmethod
+    def spanning(cls, basis: Basis, n: int, low: float, high: float) -> Coordinates:
+        """Take the least and the greatest coefficient as range; where they are equal, any width will do."""
+        return cls(basis, n, low, high if high > low else low + 1)
+
+
+@dataclass(frozen=True)
 class LayerDetail:
     """Second pass over a layer: what needs the layer's largest peak and mean, or the basis.
 
@@ -372,15 +399,15 @@ class LayerDetail:
             clean = (peak > 0) & (peak >= SPARSE_EPS * scan.peak)
             n_sparse = int(clean.size - clean.sum())
             clean_raw, clean_scaled = (Moments.of(each.compress(clean, axis=1), work) for each in (x, scaled))
-        projections = np.matmul(basis.loadings, scaled, out=work.matrix("coefficients", x.shape[1]))
+        low, high = _extremes(scaled, basis, work)
         x -= scan.weight_mean
         return cls(
             n_sparse,
             clean_raw,
             clean_scaled,
             float(np.abs(x, out=x).sum()),
-            float((projections.min(axis=1) - basis.offset).min()),
-            float((projections.max(axis=1) - basis.offset).max()),
+            low,
+            high,
             relative_peaks(single, scan.peak),
         )
 
@@ -401,34 +428,51 @@ class LayerDetail:
         return (self.clean_raw, self.clean_scaled) if scan.has_sparse else (scan.raw, scan.scaled)
 
 
-def histogram(block: Float32, basis: Basis, low: float, high: float, work: Workspace | None = None) -> Int64:
-    """Count the coefficients of a block in equal bins over ``low .. high``.
+def extremes(block: Float32, basis: Basis, work: Workspace | None = None) -> tuple[float, float]:
+    """Least and greatest coefficient of any component in a block ``(9, n)``, n above 0."""
+    work = work or Workspace()
+    _, scaled = _prepare(block, peaks(block).astype(np.float64), work)
+    return _extremes(scaled, basis, work)
+
+
+def _extremes(scaled: Float64, basis: Basis, work: Workspace) -> tuple[float, float]:
+    projections = np.matmul(basis.loadings, scaled, out=work.matrix("coefficients", scaled.shape[1]))
+    low = (projections.min(axis=1) - basis.offset).min()
+    high = (projections.max(axis=1) - basis.offset).max()
+    return float(low), float(high)
+
+
+def histogram(block: Float32, coordinates: Coordinates, work: Workspace | None = None) -> tuple[Int64, int]:
+    """Count the coefficients of a block in equal bins over the range.
 
     Parameters
     ----------
     block
         ``(9, n)`` filters.
-    basis
-        Gives the coefficients.
-    low, high
-        The one range of all components, not empty. What lies outside counts in the edge bins.
+    coordinates
+        Basis and range.
 
     Returns
     -------
-    ``(9, 70)`` counts. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit exactly
+    ``(9, 70)`` counts, and how many coefficients lie outside the range by more than rounding: they count in the
+    bins at its ends. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit exactly
     on the middle edge wherever ``low`` and ``high`` come from opposite sign patterns.
     """
     work = work or Workspace()
     n = block.shape[1]
     _, scaled = _prepare(block, peaks(block).astype(np.float64), work)
     # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
-    bins_per_unit = BINS / (high - low)
+    basis, low = coordinates.basis, coordinates.low
+    bins_per_unit = BINS / (coordinates.high - low)
     position = np.matmul(basis.loadings * bins_per_unit, scaled, out=work.matrix("coefficients", n))
     position += (1e-9 - (basis.offset + low) * bins_per_unit)[:, None]
+    outside = 0
+    if n and (position.min() < -EDGE_ROUNDING or position.max() > BINS + EDGE_ROUNDING):
+        outside = int(((position < -EDGE_ROUNDING) | (position > BINS + EDGE_ROUNDING)).sum())
     np.clip(position, 0, BINS - 1, out=position)
     bins = work.matrix("bins", n, np.intp)
     np.copyto(bins, position, casting="unsafe")
-    return np.stack([np.bincount(row, minlength=BINS) for row in bins])
+    return np.stack([np.bincount(row, minlength=BINS) for row in bins]), outside
 
 
 def orthogonality(rows: Callable[[int, int], Float64], out_channels: int, panel: int) -> float | None:

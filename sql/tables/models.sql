@@ -6,7 +6,8 @@
 --   operator set; depth: nodes on the longest path; paper; accessible; dataset_url; total_filters: without 1x1;
 --   share_3x3: share of 3x3 kernels among them; architecture_family: see architecture_patterns; of the robustness data
 --   set robust: trained adversarially, clean_accuracy, robust_accuracy, network: its name, backbone: its architecture,
---   precision; then every other column of the source in snake_case
+--   precision; then every other column of the source in snake_case; source: the file that it came from; source_model_id:
+--   its id there; source_sha256: checksum of a model's own file
 -- nulls: what the source does not say; empty text, "?" and "nan" count as not said
 -- example: select task, count(*) from models group by task
 create table models as

@@ -55,7 +55,8 @@ def extract(model: object, *, transposed: bool = False, **labels: object) -> Ext
     columns = source_columns(labels)
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        found, source, name = read_file(path), str(path), path.stem
+        found, source = read_file(path), str(path)
+        name = path.stem.encode(errors="replace").decode()
     else:
         found, source, name = mapping.read_object(model), f"the {type(model).__name__}", _name_of(model)
     name = str(columns.setdefault("Name", name))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from warehouse.errors import SourceError, WarehouseError
 from warehouse.extraction.model import Array, Found, Layer, Load
@@ -67,15 +68,16 @@ def _reader(path: Path) -> Callable[[Path], Found]:
         from warehouse.extraction import torch_model
 
         return torch_model.read_legacy
+    # the length of the header, below 2**48, and its first letter; the length may begin with any byte
+    if head[6:9] == b"\0\0{":
+        from warehouse.extraction import safetensors_model
+
+        return safetensors_model.read
     if head[:1] == b"\x80":
         raise SourceError(
             "a pickle, which could run anything, and not a checkpoint of torch.save; nothing was run. "
             "Save the weights as safetensors or, in PyTorch, `torch.save(model.state_dict(), file)`"
         )
-    if head[8:9] == b"{":
-        from warehouse.extraction import safetensors_model
-
-        return safetensors_model.read
     if not head.strip(b"\0"):
         raise SourceError(f"empty; {_EXPECTED}")
     # ONNX has no magic number, but every writer begins with the first field.
@@ -113,7 +115,8 @@ def _zip_reader(path: Path) -> Callable[[Path], Found]:
 def reading(path: Path) -> Iterator[None]:
     """Make one line that names the file of whatever goes wrong in reading it."""
     try:
-        with naming(path):
+        # damaged numbers overflow; that the weights are not finite is found later, by their values
+        with naming(path), np.errstate(all="ignore"):
             yield
     except WarehouseError:
         raise
@@ -126,7 +129,9 @@ def reading(path: Path) -> Iterator[None]:
         raise SourceError(f"{path}: cannot be read, damaged or incomplete: {reason}") from error
 
 
-def _opener(path: Path, open_: Callable[[], AbstractContextManager[Load]]) -> Callable[[], AbstractContextManager[Load]]:
+def _opener(
+    path: Path, open_: Callable[[], AbstractContextManager[Load]]
+) -> Callable[[], AbstractContextManager[Load]]:
     """Make errors of opening and loading name the file, but not those of what is done with the weights."""
 
     @contextmanager

@@ -17,6 +17,9 @@ from warehouse.errors import SourceError
 
 KERNEL = (3, 3)
 
+DEQUANTISED = "dequantised"
+"""The note of weights that were kept as integers."""
+
 Array = np.ndarray
 
 
@@ -210,7 +213,7 @@ def assemble(
     left_out = len(found.layers) - len(taken)
     notes = tuple(_notes(found, layers, left_out))
     if not layers:
-        raise SourceError("; ".join([f"{source}: no 3x3 convolution; {_kernels_text(kernels)}", *notes]))
+        raise SourceError("; ".join([f"{source}: no 3x3 convolution", _kernels_text(kernels), *notes]))
     model = ExtractedModel(
         name=name,
         source=source,
@@ -223,7 +226,7 @@ def assemble(
         producer=found.producer,
         op_set=found.op_set,
         depth=found.depth,
-        notes=notes,
+        notes=(*notes, *found.notes),
         open=found.open,
     )
     for _layer, _weights in model.weights():
@@ -238,9 +241,24 @@ def convolution_kind(groups: int, in_channels: int) -> str:
     return "depthwise" if in_channels == 1 else "grouped"
 
 
+def out_channels_first(values: Array, groups: int) -> Array:
+    """Weights of a transposed convolution, ``(in, out of a group, h, w)``, as ``(out, in of a group, h, w)``.
+
+    Raises
+    ------
+    SourceError
+        The channels do not make so many groups.
+    """
+    n_in, n_out, height, width = values.shape
+    if groups < 1 or n_in % groups:
+        raise SourceError(f"a transposed convolution has {n_in} channels in {groups} groups")
+    grouped = values.reshape(groups, n_in // groups, n_out, height, width).swapaxes(1, 2)
+    return grouped.reshape(groups * n_out, n_in // groups, height, width)
+
+
 def _kernels_text(kernels: Mapping[tuple[int, int], int]) -> str:
     if not kernels:
-        return "it has no 2-D convolution with readable weights at all"
+        return "it has no 2-D convolution whose weights can be read"
     listed = ", ".join(f"{height}x{width} ({n:,} filters)" for (height, width), n in sorted(kernels.items()))
     return f"its kernels are {listed}"
 
@@ -259,7 +277,6 @@ def _notes(found: Found, layers: Sequence[Layer], left_out: int) -> Iterator[str
     for reason, names in by_reason.items():
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         yield f"{_count(len(names), 'convolution')} skipped, {reason}: {listed}"
-    yield from found.notes
 
 
 def _count(n: int, noun: str) -> str:

@@ -21,8 +21,6 @@ from warehouse.extraction.onnx_graph import producers
 
 _MAX_STEPS = 100  # from a weight back to its initialiser; exporters need three or four
 
-DEQUANTISED = "dequantised"
-
 
 @dataclass(frozen=True)
 class Constant:
@@ -54,6 +52,10 @@ class Scope:
     def readers(self, name: str, op_type: str) -> list[NodeProto]:
         """The nodes of one operator that read a value."""
         return [node for node in self.nodes if node.op_type == op_type and name in node.input]
+
+    def makers(self, names: list[str]) -> list[NodeProto]:
+        """The nodes of this graph that make some values."""
+        return [self.nodes[self._makers[name]] for name in names if name in self._makers]
 
     def constant(self, name: str, steps: int = 0) -> Constant:
         """Work out a value.

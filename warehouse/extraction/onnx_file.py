@@ -67,7 +67,7 @@ class OnnxFile:
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb")
-        self._folder = Path(os.path.abspath(path)).parent
+        self._folder = path.absolute().parent
         try:
             self.initializers: dict[str, Stored] = {}
             self.model = onnx.ModelProto.FromString(self._without_initializers())
@@ -83,7 +83,7 @@ class OnnxFile:
     def __exit__(self, *_error: object) -> None:
         self._file.close()
 
-    def array(self, tensor: Stored | onnx.TensorProto) -> Array:
+    def array(self, of: Stored | onnx.TensorProto) -> Array:
         """Read the values of an initialiser or of a tensor within the graph.
 
         Raises
@@ -91,8 +91,7 @@ class OnnxFile:
         SourceError
             It does not hold what it declares.
         """
-        if isinstance(tensor, Stored):
-            tensor = onnx.TensorProto.FromString(_read(self._file, tensor.start, tensor.stop))
+        tensor = onnx.TensorProto.FromString(_read(self._file, of.start, of.stop)) if isinstance(of, Stored) else of
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor = self._with_external_data(tensor)
         elif tensor.HasField("raw_data"):
@@ -156,9 +155,15 @@ class OnnxFile:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         parts = location.replace("\\", "/").split("/")
-        if not location or "\0" in location or location.startswith("/") or ".." in parts or Path(location).is_absolute():
+        if (
+            not location
+            or "\0" in location
+            or location.startswith("/")
+            or ".." in parts
+            or Path(location).is_absolute()
+        ):
             raise SourceError(
-                f"the tensor {tensor.name!r} keeps its values in {location!r}; only files in the model's folder are read"
+                f"the tensor {tensor.name!r} keeps its values in {location!r}; only the model's folder is read"
             )
         folder = self._folder.resolve()
         path = (self._folder / location).resolve()
@@ -198,10 +203,12 @@ def _check_size(tensor: onnx.TensorProto, n_bytes: int) -> None:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except (KeyError, TypeError) as error:
         raise SourceError(f"the tensor {tensor.name!r} is of an unknown type {tensor.data_type}") from error
-    if dtype == object:  # text
+    if dtype.kind == "O":  # text
         return
     type_name = onnx.TensorProto.DataType.Name(tensor.data_type)
-    bits = 4 if "INT4" in type_name or type_name.startswith("FLOAT4") else 2 if "INT2" in type_name else 8 * dtype.itemsize
+    bits = (
+        4 if "INT4" in type_name or type_name.startswith("FLOAT4") else 2 if "INT2" in type_name else 8 * dtype.itemsize
+    )
     if len(tensor.dims) > _MAX_DIMENSIONS or any(n < 0 for n in tensor.dims):
         raise SourceError(f"the tensor {tensor.name!r} has no possible shape")
     expected = (math.prod(tensor.dims) * bits + 7) // 8
@@ -235,7 +242,9 @@ def _fields(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[int, int, i
         else:
             raise SourceError(f"not an ONNX model: byte {start:,} begins no field")
         if number == 0 or end > stop:
-            what = "begins no field" if number == 0 else f"declares {end - content:,} bytes and {stop - content:,} follow"
+            what = (
+                "begins no field" if number == 0 else f"declares {end - content:,} bytes and {stop - content:,} follow"
+            )
             raise SourceError(f"not an ONNX model, or truncated: byte {start:,} {what}")
         n_entries += 1
         if n_entries > _MAX_ENTRIES:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from onnx import ModelProto, NodeProto
 
 from warehouse.errors import SourceError
 from warehouse.extraction.files import checksum
-from warehouse.extraction.model import Array, Found, Layer, Load, convolution_kind
-from warehouse.extraction.onnx_constants import DEQUANTISED, Computed, Constant, Scope, attributes, dequantise
+from warehouse.extraction.model import DEQUANTISED, Array, Found, Layer, Load, convolution_kind, out_channels_first
+from warehouse.extraction.onnx_constants import Computed, Constant, Scope, attributes, dequantise
 from warehouse.extraction.onnx_file import OnnxFile
 from warehouse.extraction.onnx_graph import MAX_NESTING, longest_paths, subgraphs
 
@@ -35,6 +35,7 @@ _CONVOLUTIONS: dict[str, tuple[int, int | None, int | None]] = {
 }
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _MAX_INLINED = 1_000_000  # nodes
+_MAX_BETWEEN = 4  # operators from a ConvInteger to the product with its scale
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,41 @@ class _Site:
     depth: int
 
 
-@dataclass
 class _Walk:
-    """What a walk through a model finds: the convolutions that depend on an input, and those that do not."""
+    """A walk through the graph of a file: the convolutions that depend on an input, and those that do not."""
 
-    sites: list[_Site] = field(default_factory=list)
-    constant: list[str] = field(default_factory=list)
-    n_in_subgraphs: int = 0
+    def __init__(self, file: OnnxFile) -> None:
+        self.model = _inlined(file.model)
+        self.scope = Scope(file, self.model.graph)
+        inputs = dict.fromkeys(self.scope.given, 0)
+        self.depths = longest_paths(self.scope.nodes, inputs)
+        self.sites: list[_Site] = []
+        self.constant: list[str] = []
+        self.n_in_subgraphs = 0
+        self._visit(file, self.scope, self.depths, inputs, 0)
+
+    def _visit(
+        self, file: OnnxFile, scope: Scope, depths: list[int | None], live: Mapping[str, int], nesting: int
+    ) -> None:
+        """Note the convolutions of a graph and of those within; ``live`` are the values that depend on an input."""
+        if nesting > MAX_NESTING:
+            raise SourceError(f"graphs lie more than {MAX_NESTING} deep within each other")
+        reached = list(zip(scope.nodes, depths, strict=True))
+        around = [*live, *(name for node, depth in reached if depth is not None for name in node.output)]
+        for node, depth in reached:
+            is_convolution = node.op_type in _CONVOLUTIONS and node.domain in _DOMAINS
+            if depth is None:
+                if is_convolution:
+                    self.constant.append(node.name or node.output[0])
+                continue
+            if is_convolution:
+                self.sites.append(_Site(node, scope, depth))
+                self.n_in_subgraphs += nesting > 0
+            for graph in subgraphs(node):
+                # a body begins one node further on than what runs it, and all that it reads is there by then
+                inner = Scope(file, graph, scope)
+                sources = dict.fromkeys([*around, *inner.given], depth + 1)
+                self._visit(file, inner, longest_paths(inner.nodes, sources), sources, nesting + 1)
 
 
 def read(path: Path) -> Found:
@@ -64,11 +93,9 @@ def read(path: Path) -> Found:
         It is no ONNX model, or is damaged.
     """
     with OnnxFile(path) as file:
-        model = _inlined(file.model)
-        scope = Scope(file, model.graph)
-        depths = longest_paths(scope.nodes, dict.fromkeys(scope.given, 0))
-        operators = Counter(node.op_type for node, depth in zip(scope.nodes, depths, strict=True) if depth is not None)
-        walk = _walk(file, model, scope, depths)
+        walk = _Walk(file)
+        model, depths = walk.model, walk.depths
+        operators = Counter(node.op_type for node, n in zip(walk.scope.nodes, depths, strict=True) if n is not None)
         layers, computed, others = [], [], 0
         for number, site in enumerate(walk.sites):
             name = site.node.name or next((name for name in site.node.input[1:2] if name), f"convolution {number}")
@@ -103,10 +130,7 @@ def read(path: Path) -> Found:
 @contextmanager
 def _open(path: Path) -> Iterator[Load]:
     with OnnxFile(path) as file:
-        model = _inlined(file.model)
-        scope = Scope(file, model.graph)
-        depths = longest_paths(scope.nodes, dict.fromkeys(scope.given, 0))
-        sites = _walk(file, model, scope, depths).sites
+        sites = _Walk(file).sites
 
         def load(layer: Layer) -> Array:
             try:
@@ -121,34 +145,6 @@ def _op_set(model: ModelProto) -> int:
     """The version of ONNX's own operators; that of the first others where there are none of these."""
     versions = {opset.domain: opset.version for opset in reversed(model.opset_import)}
     return int(versions.get("", versions.get("ai.onnx", model.opset_import[0].version)))
-
-
-def _walk(file: OnnxFile, model: ModelProto, scope: Scope, depths: list[int | None]) -> _Walk:
-    walk = _Walk()
-    _visit(file, walk, scope, depths, dict.fromkeys(scope.given, 0), 0)
-    return walk
-
-
-def _visit(
-    file: OnnxFile, walk: _Walk, scope: Scope, depths: list[int | None], live: Mapping[str, int], nesting: int
-) -> None:
-    """Note the convolutions of a graph and of the graphs within; ``live`` are the values that depend on an input."""
-    if nesting > MAX_NESTING:
-        raise SourceError(f"graphs lie more than {MAX_NESTING} deep within each other")
-    reached = list(zip(scope.nodes, depths, strict=True))
-    around = [*live, *(name for node, depth in reached if depth is not None for name in node.output)]
-    for node, depth in reached:
-        if node.op_type in _CONVOLUTIONS and node.domain in _DOMAINS:
-            if depth is None:
-                walk.constant.append(node.name or node.output[0])
-            else:
-                walk.sites.append(_Site(node, scope, depth))
-                walk.n_in_subgraphs += nesting > 0
-        for graph in subgraphs(node) if depth is not None else ():
-            inner = Scope(file, graph, scope)
-            # a body begins one node further on than what runs it, and all that this reads is there by then
-            sources = dict.fromkeys([*around, *inner.given], depth + 1 if depth is not None else 0)
-            _visit(file, walk, inner, longest_paths(inner.nodes, sources), sources, nesting + 1)
 
 
 def _layer(site: _Site, shape: tuple[int, ...], *, number: int, name: str, notes: tuple[str, ...]) -> Layer:
@@ -185,7 +181,7 @@ def _weights(site: _Site) -> tuple[Array, tuple[str, ...]]:
     if values.dtype != np.float64:
         values = values.astype(np.float32)
     if site.node.op_type == "ConvTranspose" and values.ndim == 4:
-        values = _out_channels_first(site, values)
+        values = out_channels_first(values, int(attributes(site.node).get("group", 1)))
     return values, notes
 
 
@@ -204,31 +200,22 @@ def _fitting(site: _Site, values: Array, scale: Array, zero_point: Array | None)
 def _scale_of_integers(site: _Site) -> Constant | None:
     """The scale of the weights of a ``ConvInteger``, which dynamic quantisation applies after it.
 
-    It multiplies the cast result by the product of the activation's scale, computed, and the weights', constant.
+    The sum, perhaps with a bias and cast, is multiplied by the activation's scale, which is computed, times the
+    weights', which is constant.
     """
-    scope = site.scope
-    for cast in scope.readers(site.node.output[0], "Cast"):
-        for product in scope.readers(cast.output[0], "Mul"):
-            names = [name for name in product.input if name != cast.output[0]]
-            factors = [factor for node in scope.nodes if node.op_type == "Mul" and set(names) & set(node.output)
-                       for factor in node.input]
-            for name in [*names, *factors]:
-                try:
-                    scale = scope.constant(name)
-                except Computed:
-                    continue
-                return Constant(scale.array.reshape(-1))
+    scope, value = site.scope, site.node.output[0]
+    for _ in range(_MAX_BETWEEN):
+        for product in scope.readers(value, "Mul"):
+            others = [name for name in product.input if name != value]
+            factors = [name for node in scope.makers(others) if node.op_type == "Mul" for name in node.input]
+            for name in (*others, *factors):
+                with suppress(Computed):
+                    return Constant(scope.constant(name).array.reshape(-1))
+        following = [*scope.readers(value, "Cast"), *scope.readers(value, "Add")]
+        if not following:
+            break
+        value = following[0].output[0]
     return None
-
-
-def _out_channels_first(site: _Site, values: Array) -> Array:
-    """Transposed weights ``(in, out of a group, h, w)`` as ``(out, in of a group, h, w)``."""
-    n_in, n_out, height, width = values.shape
-    groups = int(attributes(site.node).get("group", 1))
-    if groups < 1 or n_in % groups:
-        raise SourceError(f"{site.node.name!r} has {n_in} channels in {groups} groups")
-    grouped = values.reshape(groups, n_in // groups, n_out, height, width).swapaxes(1, 2)
-    return grouped.reshape(groups * n_out, n_in // groups, height, width)
 
 
 def _inlined(model: ModelProto) -> ModelProto:

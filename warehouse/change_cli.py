@@ -1,0 +1,101 @@
+"""The commands ``add``, ``remove`` and ``refit``, which change a warehouse, and what each tells of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from warehouse import changes
+from warehouse.changes import Change
+from warehouse.extraction import LABELS, extract
+from warehouse.label_files import read_labels
+from warehouse.options import WarehousePath, assignments
+from warehouse.progress import bar
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def add(
+    path: WarehousePath,
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Model files: ONNX, safetensors, PyTorch or Keras.")
+    ],
+    meta: Annotated[
+        Path | None,
+        typer.Option(help="A .csv file with a column `file` and one a label, or a .toml file with a table a file."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace models that are there already, by their checksums.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the models do, such as Classification.")] = None,
+    visual_category: Annotated[str | None, typer.Option(help="What they see, such as natural.")] = None,
+    training_dataset: Annotated[str | None, typer.Option(help="What they were trained on.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help=f"Any other label, repeatedly: {', '.join(LABELS)}."),
+    ] = None,
+) -> None:
+    """Add models to a warehouse, on the basis and range that it has."""
+    given: dict[str, Any] = {
+        "task": task,
+        "visual_category": visual_category,
+        "training_dataset": training_dataset,
+        **assignments(label, "--label"),
+    }
+    of_file = read_labels(meta, models) if meta else {}
+    # what stands beside a model says more than what is said of all
+    extracted = [extract(model, **{**given, **of_file.get(model, {})}) for model in models]
+    for model in extracted:
+        for note in model.notes:
+            errors.print(f"{model.source}: {note}", markup=False)
+    with bar(errors) as progress:
+        change = changes.add(path, extracted, replace_known=replace, threads=threads, progress=progress)
+    tell(change)
+
+
+def remove(
+    path: WarehousePath,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Each by its model_id, file name or name.")],
+) -> None:
+    """Remove models from a warehouse; basis and range stay."""
+    change = changes.remove(path, models)
+    errors.print(
+        f"{path}: removed {len(change.model_ids):,} models, {change.layers:,} layers, {change.filters:,} filters, "
+        f"{change.seconds:.1f} s; free their files, once nobody reads them, with: warehouse vacuum {path}",
+        markup=False,
+    )
+
+
+def refit(
+    path: WarehousePath,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+) -> None:
+    """Choose basis and range of the histograms anew, over all filters, after much was added or removed."""
+    with bar(errors) as progress:
+        coordinates = changes.refit(path, threads=threads, progress=progress)
+    errors.print(
+        f"{path}: basis of {coordinates.n:,} filters, range {coordinates.low:.4f} to {coordinates.high:.4f}",
+        markup=False,
+    )
+
+
+def tell(change: Change) -> None:
+    """Say what was added."""
+    ids = ", ".join(map(str, change.model_ids[:5])) + (", ..." if len(change.model_ids) > 5 else "")
+    lines = [
+        f"{change.path}: added {len(change.model_ids):,} models (model_id {ids}), {change.layers:,} layers, "
+        f"{change.filters:,} filters, {change.seconds:.1f} s"
+    ]
+    if change.nonfinite_layers:
+        lines.append(f"{change.nonfinite_layers:,} layers have NaN or infinite weights; their statistics are NULL")
+    if change.outside:
+        lines.append(
+            f"{change.outside:,} coefficients lie outside the range of the histograms and count in the bins at its "
+            f"ends; for a range over everything: warehouse refit {change.path}"
+        )
+    for line in lines:
+        errors.print(line, markup=False)

@@ -1,0 +1,431 @@
+"""Changes of a warehouse that exists: add models or a dataset, remove models, choose basis and range anew.
+
+Each writes new files beside those that stay and commits by one rename, as ingest does; until then, and if it fails,
+the warehouse is what it was. Files that no longer belong to it stay for its readers until ``vacuum``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
+
+from warehouse import passes, rollups
+from warehouse.connection import connect
+from warehouse.errors import LakeError, QueryError, duckdb_message
+from warehouse.extraction import ExtractedModel, write_dataset
+from warehouse.ingest import commit
+from warehouse.lake import Lake, LakeFile, lock
+from warehouse.metadata import Start, tabulate
+from warehouse.pipeline import Counter, Pipeline, Progress, for_stage, in_parallel
+from warehouse.plan import Segment, runs_of
+from warehouse.source import Source, naming, open_source
+from warehouse.statistics import SIZE, TRIANGLE, Basis, Coordinates, LayerScan, Moments, merge_moments
+
+COORDINATE_TABLES = ("basis", "basis_mean", "histogram_range", "layer_histograms")
+"""What depends on basis and range."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a change did.
+
+    Attributes
+    ----------
+    path
+        The warehouse's folder.
+    model_ids
+        Of the models added or removed.
+    layers, filters
+        How many came or went.
+    nonfinite_layers
+        Added layers with NaN or infinite weights; their statistics are NULL.
+    outside
+        Coefficients of added filters that lie outside the range of the histograms; they count in the bins at its ends.
+    seconds
+        Time taken.
+    """
+
+    path: Path
+    model_ids: tuple[int, ...]
+    layers: int
+    filters: int
+    nonfinite_layers: int
+    outside: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """A warehouse as its last commit left it.
+
+    Attributes
+    ----------
+    files
+        That belong to it.
+    start
+        The first ids that are free.
+    coordinates
+        Basis and range.
+    """
+
+    files: tuple[LakeFile, ...]
+    start: Start
+    coordinates: Coordinates
+
+
+def read_state(con: duckdb.DuckDBPyConnection) -> State:
+    """Read what a change has to know of an open warehouse."""
+
+    def rows(query: str) -> list[tuple[Any, ...]]:
+        return con.sql(query).fetchall()
+
+    files = tuple(
+        LakeFile(*row) for row in rows("select name, path, n_rows, bytes, sha256 from warehouse.files order by rowid")
+    )
+    ((model, layer),) = rows("select max(model_id), max(layer_id) from layers")
+    ((filters,),) = rows("select sum(n_filters)::bigint from sources")
+    axes = rows("select eigenvalue, loading from basis order by component")
+    ((n, mean),) = rows("select n, mean from basis_mean")
+    ((low, high),) = rows("select lo, hi from histogram_range")
+    eigenvalues, loadings = zip(*axes, strict=True)
+    basis = Basis(np.array(mean), np.array(eigenvalues), np.array(loadings))
+    return State(files, Start(model + 1, layer + 1, filters), Coordinates(basis, n, low, high))
+
+
+@contextlib.contextmanager
+def _changing(folder: Path) -> Iterator[tuple[Lake, State, duckdb.DuckDBPyConnection]]:
+    """Lock a warehouse; commit what is in the lake when the context ends, or remove what was written if it fails."""
+    connect(folder).close()
+    with lock(folder), connect(folder) as con:
+        state = read_state(con)
+        lake = Lake(folder, state.files)
+        try:
+            yield lake, state, con
+            con.close()
+            commit(lake)
+        except BaseException:
+            lake.discard()
+            raise
+
+
+def append(
+    source: str | Path,
+    target: str | Path,
+    *,
+    allow_nonfinite: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Change:
+    """Add a dataset file to a warehouse, measured in the basis and range that it has.
+
+    Parameters
+    ----------
+    source
+        ``dataset.h5`` or ``dataset.h5.xz``. Its models get new ids; ``models.source`` and ``source_model_id`` tell
+        where they came from.
+    target
+        The warehouse's folder.
+    allow_nonfinite, threads, progress
+        As in `ingest`.
+
+    Raises
+    ------
+    SourceError
+        A file that is not what it should be.
+    LakeError
+        No warehouse is there, it is locked or cannot be written, or it holds this file already.
+    """
+    begin = time.monotonic()
+    with (
+        _changing(Path(target)) as (lake, state, con),
+        open_source(source, progress=for_stage(progress, "decompressing")) as opened,
+    ):
+        told = opened.fingerprint()
+        known = con.execute("select name from sources where sha256_samples = $1", [told["sha256_samples"]]).fetchall()
+        if known:
+            raise LakeError(f"{target} holds {opened.path.name} already, as {known[0][0]}")
+        change = append_source(
+            opened,
+            Origin(opened.path.name),
+            lake,
+            state,
+            allow_nonfinite=allow_nonfinite,
+            threads=threads,
+            progress=progress,
+        )
+    return replace(change, seconds=time.monotonic() - begin)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the models of a source came from: one name for all, or one a model with its checksum."""
+
+    names: str | Sequence[str]
+    sha256: Sequence[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """One for all of them."""
+        return self.names if isinstance(self.names, str) else ", ".join(self.names)
+
+
+def append_source(
+    source: Source,
+    origin: Origin,
+    lake: Lake,
+    state: State,
+    *,
+    allow_nonfinite: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Change:
+    """Write the files of a source beside those of a warehouse, with ids and in coordinates that continue it."""
+    with naming(source.path), threadpool_limits(limits=1, user_api="blas"):
+        tables = tabulate(source.meta(), source.n_filters).of_source(origin.names, state.start, origin.sha256)
+        lake.first_filter_id = state.start.filter_id
+        pipeline = Pipeline(
+            source,
+            tables,
+            lake,
+            coordinates=state.coordinates,
+            name=origin.name,
+            threads=threads,
+            progress=progress,
+        )
+        measured = pipeline.run(allow_nonfinite=allow_nonfinite)
+    return Change(
+        lake.folder,
+        tuple(tables.models["model_id"].to_pylist()),
+        tables.layers.num_rows,
+        source.n_filters,
+        measured.nonfinite_layers,
+        measured.outside,
+        0.0,
+    )
+
+
+def add(
+    path: str | Path,
+    models: Sequence[ExtractedModel],
+    *,
+    replace_known: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Change:
+    """Add models to a warehouse, measured in the basis and range that it has; all of them or none.
+
+    Parameters
+    ----------
+    path
+        The warehouse's folder.
+    models
+        What `extract` found, each with its labels.
+    replace_known
+        Models that are there already, by the checksums of their files, are replaced and get new ids.
+    threads, progress
+        As in `ingest`.
+
+    Raises
+    ------
+    SourceError
+        Weights that are not finite or can no longer be read.
+    LakeError
+        No warehouse is there, it is locked or cannot be written, or it holds one of the models already.
+    """
+    begin = time.monotonic()
+    with _changing(Path(path)) as (lake, state, con):
+        known = dict(con.sql("select source_sha256, model_id from models where source_sha256 is not null").fetchall())
+        _refuse_copies(lake.folder, models, known if not replace_known else {})
+        with as_dataset(models) as dataset, open_source(dataset) as opened:
+            change = append_source(opened, origin_of(models), lake, state, threads=threads, progress=progress)
+        stale = {known[model.checksum] for model in models if model.checksum in known}
+        if stale:
+            drop_models(lake, con, stale)
+    return replace(change, seconds=time.monotonic() - begin)
+
+
+def _refuse_copies(folder: Path, models: Sequence[ExtractedModel], known: Mapping[str, int]) -> None:
+    seen: dict[str, str] = {}
+    for model in models:
+        if model.checksum in known:
+            raise LakeError(
+                f"{folder} holds {model.source} already, as model_id {known[model.checksum]}; "
+                "use --replace to replace it"
+            )
+        if model.checksum in seen:
+            raise LakeError(f"{model.source} is the same as {seen[model.checksum]}; name it once")
+        seen[model.checksum] = model.source
+
+
+def origin_of(models: Sequence[ExtractedModel]) -> Origin:
+    """The files that models came from."""
+    return Origin([Path(model.source).name for model in models], [model.checksum for model in models])
+
+
+@contextlib.contextmanager
+def as_dataset(models: Sequence[ExtractedModel]) -> Iterator[Path]:
+    """The models as a dataset file, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="warehouse-models-") as folder:
+        dataset = Path(folder) / "models.h5"
+        write_dataset(models, dataset)
+        yield dataset
+
+
+def remove(path: str | Path, models: Sequence[str | int]) -> Change:
+    """Remove models from a warehouse. Basis and range stay.
+
+    Parameters
+    ----------
+    path
+        The warehouse's folder.
+    models
+        Each by its model_id, file name or name.
+
+    Raises
+    ------
+    LakeError
+        No warehouse is there, it is locked or cannot be written, or nothing would be left.
+    QueryError
+        A model that is not there, or whose name several have.
+    """
+    begin = time.monotonic()
+    with _changing(Path(path)) as (lake, _, con):
+        ids = {model_id(con, model) for model in models}
+        if ids >= {model for (model,) in con.sql("select model_id from models").fetchall()}:
+            raise LakeError(f"{lake.folder}: these are all of its models; remove the folder instead")
+        change = drop_models(lake, con, ids)
+    return replace(change, seconds=time.monotonic() - begin)
+
+
+def model_id(con: duckdb.DuckDBPyConnection, model: str | int) -> int:
+    """The id of a model by its id, file name or name."""
+    try:
+        ((found,),) = con.execute("select model_id_of($1)", [str(model)]).fetchall()
+    except duckdb.Error as error:
+        raise QueryError(duckdb_message(error)) from error
+    return int(found)
+
+
+def drop_models(lake: Lake, con: duckdb.DuckDBPyConnection, model_ids: Collection[int]) -> Change:
+    """Take models out of the files that the next commit names."""
+    chosen = sorted(model_ids)
+    query = "select layer_id, n_filters from layers where list_contains($1, model_id)"
+    layers = con.execute(query, [chosen]).fetchall()
+    gone = {"model_id": pa.array(chosen, pa.int32()), "layer_id": pa.array([layer for layer, _ in layers], pa.int32())}
+    partitions = {f"model_id={model}" for model in chosen}
+    for file in list(lake.files):
+        if file.name == "filters":
+            if Path(file.path).parent.name in partitions:
+                lake.files.remove(file)
+            continue
+        names = pq.read_schema(lake.folder / file.path).names
+        column = next((name for name in gone if name in names), None)
+        if column is None:
+            continue
+        ids = pq.read_table(lake.folder / file.path, columns=[column])[column]
+        if pc.any(pc.is_in(ids, gone[column])).as_py():
+            lake.rewrite(file, partial(_without, column, gone[column]))
+    return Change(lake.folder, tuple(chosen), len(layers), sum(n for _, n in layers), 0, 0, 0.0)
+
+
+def _without(column: str, values: pa.Array, table: pa.Table) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table[column], values)))
+
+
+def refit(path: str | Path, *, threads: int | None = None, progress: Progress | None = None) -> Coordinates:
+    """Choose basis and range anew, over all filters that a warehouse holds, and count all histograms anew.
+
+    The basis comes from the moments that are stored; the filters are read twice. Memory does not depend on their
+    number.
+
+    Parameters
+    ----------
+    path
+        The warehouse's folder.
+    threads, progress
+        As in `ingest`.
+
+    Raises
+    ------
+    LakeError
+        No warehouse is there, it is locked or cannot be written, or one of its files is missing.
+    """
+    with _changing(Path(path)) as (lake, state, con), threadpool_limits(limits=1, user_api="blas"):
+        basis, n = _stored_basis(lake)
+        segments, scans, paths = _stored_segments(lake, con)
+        counter = Counter(progress, sum(segment.n for segment in segments))
+
+        counter.begin("measuring")
+        span = partial(passes.coefficient_range, basis=basis, done=counter.add)
+        lows, highs = zip(*in_parallel(threads, span, paths, segments, scans), strict=True)
+        coordinates = Coordinates.spanning(basis, n, min(lows), max(highs))
+
+        counter.begin("counting")
+        count = partial(passes.count, coordinates=coordinates, done=counter.add)
+        tallies = [tally for part in in_parallel(threads, count, paths, segments, scans) for tally in part]
+
+        lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]
+        for name, table in rollups.basis_tables(coordinates).items():
+            lake.write_table(name, table)
+        layer_ids = [run.layer_id for segment in segments for run in segment.runs]
+        lake.write_batches("layer_histograms", *rollups.layer_histograms(layer_ids, [each.counts for each in tallies]))
+    return coordinates
+
+
+def _stored_basis(lake: Lake) -> tuple[Basis, int]:
+    """Basis of all filters, and their number, from the moments of the layers."""
+    merged = Moments()
+    for file in lake.files:
+        if file.name == "layer_moments":
+            table = pq.read_table(lake.folder / file.path, columns=["n", "mean", "scatter"])
+            merged = merge_moments([merged, *_moments(table.filter(pc.greater(table["n"], 0)))])
+    return Basis.of(merged), merged.n
+
+
+def _moments(table: pa.Table) -> Iterator[Moments]:
+    """Moments from their packed columns."""
+    columns = (table[name].to_pylist() for name in ("n", "mean", "scatter"))
+    for n, mean, packed in zip(*columns, strict=True):
+        scatter = np.zeros((SIZE, SIZE))
+        scatter[TRIANGLE] = packed
+        yield Moments(n, np.array(mean), np.triu(scatter) + np.triu(scatter, 1).T)
+
+
+def _stored_segments(
+    lake: Lake, con: duckdb.DuckDBPyConnection
+) -> tuple[list[Segment], list[list[LayerScan]], list[Path]]:
+    """The runs in each file of filters, in the order of the filters; of a run's scan only whether it is finite."""
+    query = "select layer_id, model_id, first_filter_id, n_filters from layers order by first_filter_id"
+    layers = con.sql(query).fetchall()
+    starts = [first for _, _, first, _ in layers]
+    unmeasured = {layer for (layer,) in con.sql("select layer_id from layer_moments where n is null").fetchall()}
+    found = []
+    for file in lake.files:
+        if file.name == "filters":
+            path = lake.folder / file.path
+            first = _first_filter(path)
+            inside = layers[bisect_left(starts, first) : bisect_left(starts, first + file.n_rows)]
+            segment = Segment(tuple(runs_of(inside, first + file.n_rows, first)))
+            scans = [LayerScan(run.n, int(run.layer_id in unmeasured)) for run in segment.runs]
+            found.append((first, segment, scans, path))
+    _, segments, scans_of, paths = zip(*sorted(found, key=itemgetter(0)), strict=True)
+    return list(segments), list(scans_of), list(paths)
+
+
+def _first_filter(path: Path) -> int:
+    return int(pq.read_metadata(path).row_group(0).column(0).statistics.min)

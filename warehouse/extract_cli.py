@@ -1,0 +1,54 @@
+"""The command ``extract``: from model files to a dataset file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from warehouse.dataset_writer import refuse_existing
+from warehouse.extraction import LABELS, ExtractedModel, write_dataset
+from warehouse.extraction import extract as extract_model
+from warehouse.options import assignments
+from warehouse.pipeline import for_stage
+from warehouse.progress import bar
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def extract(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="ONNX, safetensors, PyTorch checkpoints, Keras weights (.h5, .keras)."),
+    ],
+    file: Annotated[Path, typer.Option("--output", "-o", help="The dataset file to make.")],
+    task: Annotated[str | None, typer.Option(help="What the models do, such as Classification.")] = None,
+    visual_category: Annotated[str | None, typer.Option(help="What they see, such as natural.")] = None,
+    training_dataset: Annotated[str | None, typer.Option(help="What they were trained on.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help=f"Any other label, repeatedly: {', '.join(LABELS)}."),
+    ] = None,
+    transposed: Annotated[
+        bool, typer.Option("--transposed", help="Take transposed convolutions too, which the authors left out.")
+    ] = False,
+) -> None:
+    """Make a dataset file of the 3x3 filters of models."""
+    refuse_existing(file, "the dataset")
+    labels = {"task": task, "visual_category": visual_category, "training_dataset": training_dataset}
+    labels |= assignments(label, "--label")
+    extracted = [extract_model(path, transposed=transposed, **labels) for path in models]
+    with bar(errors) as progress:
+        write_dataset(extracted, file, progress=for_stage(progress, "writing"))
+    for model in extracted:
+        errors.print(summary(model), markup=False)
+    n_filters, n_layers = sum(m.n_filters for m in extracted), sum(len(m.layers) for m in extracted)
+    errors.print(f"{file}: {n_filters:,} filters, {n_layers:,} layers, {len(extracted):,} models", markup=False)
+
+
+def summary(model: ExtractedModel) -> str:
+    """A line on a model: what it holds, and what was changed or left out."""
+    counts = f"{model.n_filters:,} filters in {len(model.layers):,} layers"
+    return "; ".join([f"{model.name} ({model.format}): {counts}", *model.notes])
