@@ -7,16 +7,20 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kurtosis, skew
 
 import warehouse
+from tests.analysed import WEIGHTS, quality_of
 from tests.reference import Reference, assert_components, by_group, write_dataset
 
 COMPARING = [
     *("drift({})", "drift_summary({})", "drift_weighted({}, null)", "drift_within({}, 1)", "drift_controlled({}, 1)"),
     *("drift_by_depth({})", "drift_interval({})", "distances({})", "pca({})", "drift_map({})"),
 ]
+
+QUARTILES = [0, 25, 50, 75, 100]
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +168,46 @@ def test_pairs_are_robust_and_normal_models_of_one_architecture_and_data_set(tmp
     assert pairs == [(a, b, "d", "b") for a in (0, 1) for b in (2, 3)]
 
 
-def test_the_quality_of_a_model_is_that_of_its_layers(wh: warehouse.Warehouse) -> None:
-    columns = "n_layers, n_filters, sparsity, variance_entropy, share_degenerate, l2"
-    alone = wh.sql(f"select model_id, model, {columns} from model_quality order by model_id").fetchall()
-    grouped = wh.sql(f"select grp, {columns} from quality(model_id) order by grp").fetchall()
-    assert [row[2:] for row in alone] == [row[1:] for row in grouped]
-    assert [row[:2] for row in alone] == wh.sql("select model_id, model from models order by model_id").fetchall()
+def test_the_quality_of_a_model_is_that_of_its_layers(wh: warehouse.Warehouse, reference: Reference) -> None:
+    layers = pd.concat([reference.layers.drop(columns="n_filters"), reference.qualities], axis=1)
+    layers = layers.loc[:, ~layers.columns.duplicated(keep="last")]
+    rows = wh.sql("from model_quality").pl().to_dicts()
+    assert [row["model"] for row in rows] == [m for (m,) in wh.sql("select model from models").fetchall()]
+    for row in rows:
+        own = layers[layers["model_id"] == row["model_id"]]
+        assert (row["n_layers"], row["n_filters"]) == (len(own), own["n_filters"].sum())
+        for metric, expected in quality_of(own).items():
+            assert row[metric] == (None if expected is None else pytest.approx(expected, rel=1e-9)), metric
+        assert row["share_degenerate"] == pytest.approx(own["is_degenerate"].dropna().astype(float).mean())
+        assert row["l2"] == pytest.approx(np.sqrt((own["l2"] ** 2).sum()))
+
+
+@pytest.mark.parametrize("axis", ["task", "conv_depth > 2", "model_id % 2"])
+@pytest.mark.parametrize("apart", ["", ", first_apart := true", ", keep := n_filters > 100"])
+def test_quality_by_depth_is_boxed_as_numpy_does(
+    wh: warehouse.Warehouse, reference: Reference, axis: str, apart: str
+) -> None:
+    layers = pd.concat([reference.layers.drop(columns="n_filters"), reference.qualities], axis=1)
+    layers["depth"] = layers["depth_decile"]
+    if "first" in apart:
+        layers.loc[layers["conv_depth"] == 0, "depth"] = 0
+    if "keep" in apart:
+        layers = layers[layers["n_filters"] > 100]
+    by = {"task": layers["task"], "conv_depth > 2": layers["conv_depth"] > 2, "model_id % 2": layers["model_id"] % 2}
+    expected = {}
+    for (grp, depth), own in layers.groupby([by[axis], "depth"]):
+        for metric in WEIGHTS:
+            values = own[metric].dropna().to_numpy(float)
+            if len(values):
+                expected[metric, grp, int(depth)] = [len(values), *np.percentile(values, QUARTILES), values.mean()]
+    rows = wh.sql(f"from quality_by_depth({axis}{apart})").fetchall()
+    assert [(metric, grp, depth) for grp, depth, metric, *_ in rows] == sorted(expected)
+    for grp, depth, metric, *box in rows:
+        np.testing.assert_allclose(box, expected[metric, grp, depth], rtol=1e-9, atol=1e-12)
+
+
+def test_without_depths_only_first_layers_have_quality_by_depth(odd: tuple[warehouse.Warehouse, np.ndarray]) -> None:
+    wh, _ = odd
+    assert wh.sql("from quality_by_depth(task)").fetchall() == []
+    rows = wh.sql("from quality_by_depth(task, first_apart := true)").fetchall()
+    assert {(grp, depth) for grp, depth, *_ in rows} == {("a", 0), ("b", 0)}

@@ -11,6 +11,10 @@
 -- example: with covered as (from covariances(task)) from components_of('covered')
 create macro components_of(matrices) as table
 with recursive given as (
+    -- symmetric to the last bit, or the two rows of a plane would turn by different angles
+    select
+        grp,
+        list_transform(range(81), lambda x: (covariance[x + 1] + covariance[9 * (x % 9) + x // 9 + 1]) / 2) as covariance
     from (select grp, covariance from query_table(matrices))
     where (select few_groups(count(*)) from query_table(matrices))
 ),

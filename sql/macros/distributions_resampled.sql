@@ -1,9 +1,9 @@
 -- purpose: Distributions of random samples of the layers of groups, all samples at once: what drift_interval and
 --   drift_by_sample_size draw.
 -- grain: one row per sample of a group, component (0 .. 8) and bin (0 .. 69), empty bins included
--- parameters: members: the name, as text, of a table, view or CTE with the columns grp and layer_id; draws: the name of one
---   with the columns grp, sample (a number, each once) and times, a list: how often each layer of the group is in the
---   sample, in the order of layer_id
+-- parameters: members: the name, as text, of a table, view or CTE with the columns grp and layer_id; draws: the name of one,
+--   but not `listed`, with the columns grp, sample (a number, each once) and times, a list: how often each layer of the
+--   group is in the sample, in the order of layer_id
 -- columns: grp: the sample's number; then those of distributions
 -- nulls: samples without filters have no rows
 -- example: with halves as (select layer_id % 2 as grp, layer_id from layers), draws as (select grp, grp as sample,

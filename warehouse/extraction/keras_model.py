@@ -7,6 +7,7 @@ tells the order and the classes of the layers; no layer is ever made, so code in
 from __future__ import annotations
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ WEIGHTS = "model.weights.h5"
 _CONFIG = "config.json"
 _MAX_CONFIG = 1 << 26  # bytes
 _MAX_NESTING = 20
+_MAX_NAMES = 100_000  # of layers, or of the weights of one
 _CLASS_IN_NAME = re.compile(r"(separable_conv2d|depthwise_conv2d|conv2d_transpose|conv2d)(_\d+)?")
 _ORDERED = "conv_depth is the order of the layers in the model's configuration, whose graph is not followed"
 _UNORDERED = "conv_depth is the order of the layers in the file, which has no configuration and no graph"
@@ -64,7 +66,7 @@ def read_hdf5(path: Path) -> Found:
         It holds no Keras weights, or is damaged.
     """
     with h5py.File(path, "r") as file:
-        text = file.attrs.get("model_config")
+        text = _attribute(file, "model_config", 1)
         config = json.loads(text) if isinstance(text, str | bytes) else None
     return _found(path, config, lambda: h5py.File(path, "r"))
 
@@ -148,11 +150,11 @@ def _kernels(file: h5py.File, classes: Mapping[str, _Class]) -> Iterator[_Kernel
 
 def _named(root: h5py.Group) -> Iterator[tuple[str, str, str]]:
     """Path, layer and variable as Keras 2 keeps them: each layer lists the names of its weights, in order."""
-    for top in _texts(root.attrs["layer_names"]):
+    for top in _texts(root, "layer_names"):
         group = _descend(root, top)
         if not isinstance(group, h5py.Group):
             raise SourceError(f"the layer {top!r} has no weights; the file is damaged")
-        for weight in _texts(group.attrs.get("weight_names", ())):
+        for weight in _texts(group, "weight_names"):
             # of a model within the model, the layer is in the names of the weights
             *_, layer, variable = ["", top, *weight.split("/")][-3:] if "/" in weight else ("", top, weight)
             yield f"{group.name}/{weight}", layer, variable.removesuffix(":0")
@@ -165,7 +167,7 @@ def _numbered(file: h5py.File) -> Iterator[tuple[str, str, str]]:
         raise SourceError(f"an HDF5 file without Keras weights; it holds {sorted(file)[:5]}")
     for path in sorted(paths, key=by_number):
         owner, _, variable = path.rpartition("/vars/")
-        name = _descend(file, f"{owner}/vars").attrs.get("name")
+        name = _attribute(_descend(file, f"{owner}/vars"), "name", 1)
         yield path, str(name) if name is not None else owner.replace("/layers/", "/").strip("/"), variable
 
 
@@ -227,5 +229,17 @@ def _descend(group: h5py.Group, path: str) -> Any:
     return found
 
 
-def _texts(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+def _texts(group: h5py.Group, attribute: str) -> list[str]:
+    """The names in an attribute, none where there is none."""
+    names = _attribute(group, attribute, _MAX_NAMES)
+    return [] if names is None else [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _attribute(group: h5py.Group, name: str, most: int) -> Any:
+    """An attribute of at most so many elements; None if there is none."""
+    if name not in group.attrs:
+        return None
+    n = math.prod(group.attrs.get_id(name).shape)
+    if n > most:
+        raise SourceError(f"{group.name} declares {n:,} elements in {name}: damaged")
+    return group.attrs[name]

@@ -39,6 +39,10 @@ class Scope:
 
     def __init__(self, file: OnnxFile, graph: onnx.GraphProto, around: Scope | None = None) -> None:
         self.nodes = list(graph.node)
+        for number, node in enumerate(self.nodes):
+            # what is not UTF-8 comes as bytes
+            if not all(isinstance(text, str) for text in (node.name, node.op_type, *node.input, *node.output)):
+                raise SourceError(f"node {number} has a name that is not text: damaged")
         self._file = file
         self._around = around
         self._makers = producers(self.nodes)
