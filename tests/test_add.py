@@ -78,6 +78,8 @@ def test_an_added_model_has_its_labels_its_layers_and_their_metrics(target: Path
         assert list(found) == pytest.approx(metrics(weights), rel=1e-9, abs=1e-12)
     query = "select in_channels, out_channels, n_filters from layers where model_id = 12 order by conv_depth"
     assert ask(target, query) == [(w.shape[1], w.shape[0], w.size // 9) for w in LAYERS]
+    query = "select layer_name from layers where model_id = 12 order by conv_depth"
+    assert ask(target, query) == [("stem",), ("body.0",), ("body.2",)]
     query = "select w0, w1, w2, w3, w4, w5, w6, w7, w8 from filters where model_id = 12 order by filter_id"
     np.testing.assert_array_equal(ask(target, query), np.concatenate([w.reshape(-1, 9) for w in LAYERS]))
 

@@ -255,11 +255,13 @@ def test_the_nearest_layers_are_those_of_the_least_drift_among_the_kept(
         np.testing.assert_allclose([row[-1] for row in found], [drift[i] for i in expected], rtol=1e-10)
 
 
-def test_of_equal_drifts_the_smaller_number_is_nearer(odd: warehouse.Warehouse) -> None:
-    found = {row[1]: (row[0], row[-1]) for row in odd.sql("from nearest_models(3)").fetchall()}
+@pytest.mark.parametrize("macro", ["nearest_models", "nearest_layers"])
+def test_of_equal_drifts_the_smaller_number_is_nearer(odd: warehouse.Warehouse, macro: str) -> None:
+    rows = odd.sql(f"from {macro}(3)").fetchall()  # one layer a model, so that their numbers agree
+    found = {row[1]: (row[0], row[-1]) for row in rows}
     (first, drift), (second, same) = found[0], found[1]
     assert (second, same) == (first + 1, drift)
-    (nearest, *_) = odd.sql("from nearest_models(0)").fetchall()
+    (nearest, *_) = odd.sql(f"from {macro}(0)").fetchall()
     assert (nearest[1], nearest[-1]) == (1, 0.0)
 
 

@@ -67,6 +67,9 @@ does not, and their types do not depend on their values."""
 LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 """Whole numbers that vary within a model and that every warehouse's ``layers`` has."""
 
+EXTRACTED_LAYER_COLUMNS = ("layer_name", "groups", "convolution", "layer_notes")
+"""What extraction tells of each layer, and what is therefore no model's, though all its layers may agree."""
+
 RESERVED = (
     *(
         "axis",
@@ -266,7 +269,7 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
         column = rows.column(source, values, KNOWN_TYPES.get(source))
         name = unique_name(snake_case(source), taken)
         per_model = rows.per_model(column)
-        if per_model is None:
+        if per_model is None or name in EXTRACTED_LAYER_COLUMNS:
             layers[name] = pa.array(column.values, column.type)
         else:
             models[name] = pa.array(per_model, column.type)

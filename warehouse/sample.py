@@ -4,20 +4,16 @@ Gets sizes, a seed and a layout; streams an HDF5 file of any size that ``ingest`
 weight in it was ever trained, and the file says so in its root attributes and in the text columns.
 """
 
-import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import numpy.typing as npt
-import tables
 
+from warehouse.dataset_writer import refuse_existing, write_file
 from warehouse.errors import SourceError
-from warehouse.frame_writer import write_frame
 from warehouse.sample_plan import CATEGORIES, Plan, plan_sample, sample_frame
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +23,6 @@ LAYOUTS = ("v1", "v0.1", "lens")
 
 _TITLE = "Synthetic filters in the layout of CNN Filter DB: random numbers, no trained weights"
 _BLOCK_FILTERS = 65_536  # one random stream and one write: 24 MB of working memory
-_HEADER_BYTES = 65_536  # more than HDF5 needs to enter one more dataset into a file
 
 # By task: shares of the edge-like, smooth, redundant and random family, then the sparsity of the last layer.
 _TASK_STYLES = {
@@ -114,69 +109,35 @@ def write_sample(
         )
     if seed < 0:
         raise SourceError(f"a sample needs a seed from 0 upwards, not {seed}")
-    if os.path.lexists(target):
-        raise SourceError(f"{target} exists already: remove it or give the sample another name")
+    refuse_existing(target, "the sample")
 
     plan = plan_sample(filters=filters, layers=layers, models=models, seed=seed, layout=layout)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        needed, free = filters * 9 * _dtype(layout).itemsize, shutil.disk_usage(target.parent).free
-        if needed > free:
-            raise SourceError(
-                f"the sample {target} needs {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB left"
-            )
-        offset = _write_skeleton(partial, plan)
-        _write_filters(partial, offset, plan, progress)
-        partial.rename(target)
-    except OSError as error:
-        raise SourceError(f"cannot write the sample {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    write_file(
+        target,
+        what="the sample",
+        title=_TITLE,
+        attributes={
+            "synthetic": f"layout={layout} filters={filters} layers={layers} models={models} seed={seed}",
+        },
+        frame=sample_frame(plan),
+        n_filters=filters,
+        dtype=_dtype(layout),
+        blocks=_blocks(plan, progress),
+    )
 
 
 def _dtype(layout: str) -> np.dtype[np.floating]:
     return np.dtype("<f4" if layout == "lens" else "<f8")
 
 
-def _write_skeleton(path: Path, plan: Plan) -> int:
-    """Write the file with its metadata and room for ``/filters``; return where in the file the room begins.
-
-    A failed write inside HDF5 can crash the process later on, so whatever may fill a disk is written by
-    Python: HDF5 makes the metadata in memory and finds the space for the rest in place.
-    """
-    total, dtype = int(plan.first_filter[-1]), _dtype(plan.layout)
-    with tables.open_file(path.name, "w", title=_TITLE, driver="H5FD_CORE", driver_core_backing_store=0) as in_memory:
-        in_memory.root._v_attrs.synthetic = (
-            f"layout={plan.layout} filters={total} layers={len(plan.model_id)} "
-            f"models={len(plan.models)} seed={plan.seed}"
-        )
-        write_frame(in_memory, "meta", *sample_frame(plan))
-        image = in_memory.get_file_image()
-    with path.open("wb") as raw:
-        raw.write(image)
-        raw.write(bytes(_HEADER_BYTES))
-        raw.truncate(raw.tell() + total * 9 * dtype.itemsize)
-
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(path, "r+") as file:
-        dataset = file.create_dataset("filters", (total, 3, 3), dtype, dcpl=creation)
-        return int(dataset.id.get_offset())
-
-
-def _write_filters(path: Path, offset: int, plan: Plan, progress: Callable[[int, int], None] | None) -> None:
+def _blocks(plan: Plan, progress: Callable[[int, int], None] | None) -> Iterator[Weights]:
     done, total = 0, int(plan.first_filter[-1])
-    dtype = _dtype(plan.layout)
-    with path.open("r+b") as raw:
-        raw.seek(offset)
-        for layer in range(len(plan.model_id)):
-            for block in layer_filters(plan, layer):
-                raw.write(block.astype(dtype).data)
-                done += len(block)
-                if progress is not None:
-                    progress(done, total)
+    for layer in range(len(plan.model_id)):
+        for block in layer_filters(plan, layer):
+            yield block
+            done += len(block)
+            if progress is not None:
+                progress(done, total)
 
 
 def layer_filters(plan: Plan, layer: int) -> Iterator[Weights]:
