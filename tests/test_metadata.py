@@ -346,3 +346,13 @@ def test_a_model_id_that_is_none_is_an_error_that_shows_it_plainly(model_id: obj
 
 def test_text_that_is_no_unicode_is_an_error_of_one_line() -> None:
     assert "row 1" in refusal({"Name": ["fine", "\ud800"]})
+
+
+@pytest.mark.parametrize("column", ["Robust", "Precision", "Backbone", "Clean Accuracy"])
+def test_what_analyses_ask_of_a_model_stays_a_column_of_models_when_its_layers_differ(column: str) -> None:
+    values = {"Robust": [True, False], "Clean Accuracy": [0.5, 0.6]}.get(column, ["x", "y"])
+    tables = table({column: values}, model_id=[7, 7])
+    name = column.lower().replace(" ", "_")
+    assert tables.models[name].to_pylist() == [None]
+    assert tables.layers[f"layer_{name}"].to_pylist() == values
+    assert name not in tables.layers.column_names

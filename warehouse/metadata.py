@@ -270,12 +270,13 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
         name = unique_name(snake_case(source), taken)
         per_model = rows.per_model(column)
         if per_model is None or name in EXTRACTED_LAYER_COLUMNS:
+            # a column of models that differs between layers keeps its name there, with nothing known
+            name = unique_name(f"layer_{name}", taken) if source in KNOWN_TYPES else name
             layers[name] = pa.array(column.values, column.type)
         else:
             models[name] = pa.array(per_model, column.type)
     for source, kind in KNOWN_TYPES.items():
-        if snake_case(source) not in layers:
-            models.setdefault(snake_case(source), pa.nulls(len(rows.by_model), kind))
+        models.setdefault(snake_case(source), pa.nulls(len(rows.by_model), kind))
 
     fixes = [("tables", "label_fixes"), ("tables", "architecture_patterns")]
     fixed_models = staging.run("models", {"source_models": pa.table(models)}, uses=fixes)
