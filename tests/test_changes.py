@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.test_ingest import random_filters, write_dataset
 from tests.test_maintenance import contents
 from warehouse import changes, lake
 from warehouse.errors import LakeError, QueryError, SourceError, WarehouseError
+from warehouse.maintenance import vacuum
 
 CHANGES = sys.modules["warehouse.changes"]
 OWN_LAYERS = [(4, 0, "0:49"), (4, 1, "50:129"), (9, 0, "130:199")]
@@ -234,6 +237,36 @@ def test_a_reader_finishes_with_the_old_state(target: Path, own: Path, name: str
         FAILING[name](target, own)
         assert wh.sql("select count(*), sum(w0) is null from filters").fetchall() == [(20_000, False)]
         assert wh.sql("select count(*) from models").fetchall() == [(12,)]
+
+
+KILLED = """
+import os, signal, sys
+from warehouse import catalog, changes
+source, target, moment = sys.argv[1:]
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+if moment == "catalog":
+    catalog.help_row = die
+if moment == "commit":
+    sys.modules["warehouse.lake"].sync = die
+def progress(stage, done, total):
+    if stage == moment:
+        die()
+changes.append(source, target, threads=1, progress=progress)
+"""
+
+
+@pytest.mark.parametrize("moment", ["converting", "counting", "catalog", "commit"])
+def test_a_killed_change_leaves_the_old_state_and_can_be_run_again(target: Path, own: Path, moment: str) -> None:
+    before = contents(target)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(own), str(target), moment], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert {name: digest for name, digest in contents(target).items() if name in before} == before
+    assert ask(target, "select count(*) from models") == [(12,)]
+    changes.append(own, target)
+    assert ask(target, "select count(*) from models") == [(14,)]
+    vacuum(target)
+    assert ask(target, "select count(*) from filters") == [(20_200,)]
 
 
 def test_a_bad_dataset_changes_nothing(target: Path, tmp_path: Path) -> None:
