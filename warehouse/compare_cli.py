@@ -41,7 +41,7 @@ def compare(
 
 def _write_text(comparison: Comparison, file: Path | None) -> None:
     (model_id,) = comparison.model_ids
-    told = comparison_page.facts(comparison.about(model_id), comparison, 0)
+    told = comparison_page.facts(comparison.about(model_id, ("model", "layers")), comparison, 0)
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in told.items() if name != "notes"]
     with output.complete_or_nothing(file) as target, target.open("w", encoding="utf-8") as stream:
         for line in [*lines, *told["notes"]]:

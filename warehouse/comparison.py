@@ -7,7 +7,7 @@ macro sees the models too.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,9 +76,9 @@ class Comparison(Warehouse):
         """Close the connection and forget the models."""
         self._resources.close()
 
-    def about(self, model: int | str) -> dict[str, pl.DataFrame]:
-        """Everything that ``QUESTIONS`` asks of a model."""
-        return {name: self.sql(question, {"model": model}).pl() for name, question in QUESTIONS.items()}
+    def about(self, model: int | str, names: Iterable[str] = tuple(QUESTIONS)) -> dict[str, pl.DataFrame]:
+        """What ``QUESTIONS`` asks of a model, by name; all of them unless some are named."""
+        return {name: self.sql(QUESTIONS[name], {"model": model}).pl() for name in names}
 
     def _mix(self, lake: Lake) -> None:
         """Make the tables of the models, and views of the same names over those and the warehouse's."""
