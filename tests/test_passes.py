@@ -1,5 +1,6 @@
 """The passes over a segment, cut into small chunks and blocks, against whole arrays in NumPy and plain loops."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from warehouse import passes, plan
+from warehouse import passes, pipeline, plan
+from warehouse.coordinates import Basis, Coordinates, reach
 from warehouse.errors import SourceError
 from warehouse.lake import Lake
+from warehouse.layer_scan import Measurement
 from warehouse.plan import Run, Segment
-from warehouse.statistics import Basis, Coordinates, LayerScan, Moments
+from warehouse.statistics import Moments
 
 FIRST = 50
 SIZES = {10: 12, 11: 1, 12: 6, 13: 60, 14: 7, 15: 30}
@@ -26,11 +29,12 @@ class MemorySource:
 
     def __init__(self, weights: np.ndarray) -> None:
         self.weights = weights
+        self.n_filters = weights.shape[1]
 
     def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
-        block = np.empty((9, stop - start), np.float32) if out is None else out
-        block[:] = self.weights[:, start:stop]
-        return block
+        rows = np.empty((stop - start, 9), np.float32) if out is None else out
+        rows[:] = self.weights[:, start:stop].T
+        return rows
 
 
 class Progress:
@@ -62,7 +66,9 @@ def made_weights() -> np.ndarray:
 
 
 WEIGHTS = made_weights()
-BASIS = Basis.of(Moments.of(np.random.default_rng(2).normal(size=(9, 100))))
+SPREAD = np.random.default_rng(2).normal(size=(9, 100)) * np.arange(1, 10)[:, None]
+BASIS = Basis.of(Moments.of(SPREAD))
+TRIAL = Basis.of(Moments.of(SPREAD + np.random.default_rng(3).normal(size=SPREAD.shape) / 10))
 
 
 def layer(layer_id: int) -> np.ndarray:
@@ -82,41 +88,80 @@ def small_cut() -> Iterator[None]:
         yield
 
 
+def convert(
+    lake: Lake, weights: np.ndarray = WEIGHTS, segment: Segment = SEGMENT, *, allow_nonfinite: bool = True
+) -> tuple[Path, list[Measurement], int]:
+    """Convert, and give the file's path, what was measured and the progress told."""
+    done = Progress()
+    converted = passes.convert(
+        MemorySource(weights), lake, segment, OUT_CHANNELS, TRIAL, done, allow_nonfinite=allow_nonfinite
+    )
+    assert converted.file in lake.files
+    return lake.folder / converted.file.path, converted.measurements, done.total
+
+
 @pytest.fixture
-def converted(tmp_path: Path) -> tuple[Path, list[LayerScan]]:
-    path, scans, _ = passes.convert(MemorySource(WEIGHTS), Lake(tmp_path), SEGMENT, Progress(), allow_nonfinite=True)
-    return path, scans
+def converted(tmp_path: Path) -> tuple[Path, list[Measurement]]:
+    path, measurements, _ = convert(Lake(tmp_path))
+    return path, measurements
 
 
 def test_converting_writes_the_filters_bit_for_bit_and_says_whose_they_are(tmp_path: Path) -> None:
-    lake, done = Lake(tmp_path), Progress()
-    path, _, _ = passes.convert(MemorySource(WEIGHTS), lake, SEGMENT, done, allow_nonfinite=True)
+    lake = Lake(tmp_path)
+    path, _, done = convert(lake)
     table = pq.ParquetFile(path).read()
     written = np.array([table[f"w{i}"].to_numpy() for i in range(9)])
     np.testing.assert_array_equal(written.view(np.uint32), WEIGHTS[:, FIRST:].view(np.uint32))
     assert table["layer_id"].to_pylist() == [layer for layer, n in SIZES.items() for _ in range(n)]
     assert [(tmp_path / file.path, file.n_rows) for file in lake.files] == [(path, SEGMENT.n)]
-    assert done.total == SEGMENT.n
+    assert done == SEGMENT.n
 
 
-def test_converting_scans_each_layer_across_its_chunks(converted: tuple[Path, list[LayerScan]]) -> None:
-    for run, scan in zip(SEGMENT.runs, converted[1], strict=True):
+def test_converting_measures_each_layer_across_its_chunks(converted: tuple[Path, list[Measurement]]) -> None:
+    for run, m in zip(SEGMENT.runs, converted[1], strict=True):
+        assert m.layer_id == run.layer_id
         if run.layer_id == NOT_FINITE:
-            assert (scan.n_filters, scan.n_nonfinite) == (7, 1)
+            assert (m.extent.n_filters, m.extent.n_nonfinite, m.scan.raw.n, m.orthogonality) == (7, 1, 0, None)
             continue
         filters = layer(run.layer_id)
-        assert (scan.n_filters, scan.peak) == (run.n, np.abs(filters).max())
-        assert scan.l1 == pytest.approx(np.abs(filters).sum())
-        np.testing.assert_allclose(scan.raw.mean, filters.mean(axis=1), atol=1e-14)
-        if run.n > 1:
-            np.testing.assert_allclose(scan.raw.covariance(), np.cov(filters), atol=1e-13)
+        peak = np.abs(filters).max(axis=0)
+        assert (m.extent.n_filters, m.extent.peak) == (run.n, peak.max())
+        assert m.scan.l1 == pytest.approx(np.abs(filters).sum())
+        assert m.scan.absolute_deviation == pytest.approx(np.abs(filters - filters.mean()).sum())
+        clean = (peak > 0) & (peak >= 0.01 * peak.max())
+        assert m.scan.n_sparse == (~clean).sum()
+        below_a_tenth = run.n if run.layer_id == ALL_ZERO else (peak < 0.1 * peak.max()).sum()
+        up_to_a_tenth = m.scan.relative_peaks.positions <= 1 + 4 * 90
+        assert m.scan.relative_peaks.n.sum() == run.n
+        assert m.scan.relative_peaks.n[up_to_a_tenth].sum() == below_a_tenth
+        scaled = filters / np.where(peak > 0, peak, 1)
+        for moments, of in (
+            (m.scan.raw, filters),
+            (m.scan.scaled, scaled),
+            (m.scan.clean_raw, filters[:, clean]),
+            (m.scan.clean_scaled, scaled[:, clean]),
+        ):
+            assert moments.n == of.shape[1]
+            if of.shape[1] > 1:
+                np.testing.assert_allclose(moments.mean, of.mean(axis=1), atol=1e-14)
+                np.testing.assert_allclose(moments.covariance(), np.cov(of), atol=1e-13)
+    assert converted[1][3].scan.n_sparse >= 10, "the sample has no sparse filters"
 
 
-def test_converting_takes_the_checksum_of_each_layer_across_its_chunks_whatever_its_weights(tmp_path: Path) -> None:
-    checksums = passes.convert(MemorySource(WEIGHTS), Lake(tmp_path), SEGMENT, Progress(), allow_nonfinite=True)[2]
-    for run, checksum in zip(SEGMENT.runs, checksums, strict=True):
+def test_what_is_measured_does_not_depend_on_whether_a_layer_fits_a_chunk(tmp_path: Path) -> None:
+    _, divided, _ = convert(Lake(tmp_path))
+    with patch.object(plan, "CHUNK_FILTERS", 1000):
+        _, whole, _ = convert(Lake(tmp_path))
+    for one, other in zip(divided, whole, strict=True):
+        np.testing.assert_equal(dataclasses.asdict(one), dataclasses.asdict(other))
+
+
+def test_converting_takes_the_checksum_of_each_layer_across_its_chunks_whatever_its_weights(
+    converted: tuple[Path, list[Measurement]],
+) -> None:
+    for run, m in zip(SEGMENT.runs, converted[1], strict=True):
         filters = np.array([[WEIGHTS[i, k] for i in range(9)] for k in range(run.start, run.stop)])
-        assert checksum == hashlib.sha256(filters.astype("<f4").tobytes()).hexdigest()
+        assert m.checksum == hashlib.sha256(filters.astype("<f4").tobytes()).hexdigest()
 
 
 def test_a_weight_that_is_not_finite_is_an_error_that_names_its_filter(tmp_path: Path) -> None:
@@ -125,7 +170,7 @@ def test_a_weight_that_is_not_finite_is_an_error_that_names_its_filter(tmp_path:
     with pytest.raises(
         SourceError, match=rf"filter {filter_id} of layer_id 14, model_id 2, has a NaN or inf"
     ) as raised:
-        passes.convert(MemorySource(WEIGHTS), lake, SEGMENT, Progress(), allow_nonfinite=False)
+        convert(lake, allow_nonfinite=False)
     assert "\n" not in str(raised.value)
     assert lake.files == []
 
@@ -135,31 +180,64 @@ def test_a_weight_that_is_not_finite_and_that_no_layer_claims_is_an_error_too(tm
     weights[8, 27] = -np.inf
     segment = Segment((Run(None, None, 0, 30),))
     with pytest.raises(SourceError, match="filter 27 that no layer claims"):
-        passes.convert(MemorySource(weights), Lake(tmp_path), segment, Progress(), allow_nonfinite=False)
+        convert(Lake(tmp_path), weights, segment, allow_nonfinite=False)
 
 
-def test_measuring_gives_each_layers_detail(converted: tuple[Path, list[LayerScan]]) -> None:
-    path, scans = converted
+def test_blocks_are_boxed_so_that_no_coefficient_leaves_its_bounds(
+    converted: tuple[Path, list[Measurement]],
+) -> None:
+    for run, m in zip(SEGMENT.runs, converted[1], strict=True):
+        if run.layer_id != NOT_FINITE:
+            low, high = reach(m.scan.boxes, TRIAL, BASIS)
+            parts = np.split(coefficients(run.layer_id), range(8, run.n, 8), axis=1)
+            for part, lowest, highest in zip(parts, low, high, strict=True):
+                assert lowest <= part.min() <= part.max() <= highest
+
+
+def candidates(path: Path, measurements: list[Measurement], trial: Basis | None) -> list[pipeline.Candidate]:
+    """The blocks of all finite layers, with bounds by a trial basis or with none."""
+    found = []
+    for run, m in zip(SEGMENT.runs, measurements, strict=True):
+        blocks = list(run.blocks()) if m.extent.is_finite else []
+        open_end = np.full(len(blocks), np.inf)
+        low, high = reach(m.scan.boxes, trial, BASIS) if trial else (-open_end, open_end)
+        found += [pipeline.Candidate(path, FIRST, *each) for each in zip(blocks, low, high, strict=True)]
+    return found
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("first_look", [1, 3, 100])
+def test_the_range_is_that_of_all_coefficients_wherever_one_looks_first(
+    converted: tuple[Path, list[Measurement]], bounded: bool, first_look: int
+) -> None:
+    path, measurements = converted
     done = Progress()
-    measured = passes.measure(path, SEGMENT, scans, BASIS, OUT_CHANNELS, done)
-    assert done.total == SEGMENT.n
-    for run, (detail, _) in zip(SEGMENT.runs, measured, strict=True):
-        if run.layer_id == NOT_FINITE:
-            assert (detail.n_sparse, detail.absolute_deviation, detail.low, detail.high) == (0, 0.0, np.inf, -np.inf)
-            assert detail.relative_peaks.n.size == 0
-            continue
-        filters = layer(run.layer_id)
-        peak = np.abs(filters).max(axis=0)
-        sparse = run.n if run.layer_id == ALL_ZERO else (peak < 0.01 * peak.max()).sum()
-        assert detail.n_sparse == sparse
-        assert detail.relative_peaks.n.sum() == run.n
-        up_to_a_tenth = detail.relative_peaks.positions <= 1 + 4 * 90
-        below_a_tenth = run.n if run.layer_id == ALL_ZERO else (peak < 0.1 * peak.max()).sum()
-        assert detail.relative_peaks.n[up_to_a_tenth].sum() == below_a_tenth
-        assert detail.absolute_deviation == pytest.approx(np.abs(filters - filters.mean()).sum())
-        c = coefficients(run.layer_id)
-        assert (detail.low, detail.high) == pytest.approx((c.min(), c.max()), abs=1e-12)
-    assert measured[3][0].n_sparse >= 10, "the sample has no sparse filters"
+    with patch.object(pipeline, "FIRST_LOOK", first_look):
+        blocks = candidates(path, measurements, TRIAL if bounded else None)
+        found = pipeline.find_range(blocks, BASIS, 2, done)
+    c = np.hstack([coefficients(layer_id) for layer_id in SIZES if layer_id != NOT_FINITE])
+    assert found == pytest.approx((c.min(), c.max()), abs=1e-12)
+    assert done.total == SEGMENT.n - SIZES[NOT_FINITE]
+
+
+def test_blocks_that_their_bounds_rule_out_are_not_read(converted: tuple[Path, list[Measurement]]) -> None:
+    blocks = candidates(*converted, TRIAL)
+    with (
+        patch.object(pipeline, "FIRST_LOOK", 1),
+        patch.object(passes, "extremes", side_effect=passes.extremes) as looks,
+    ):
+        pipeline.find_range(blocks, BASIS, 1, Progress())
+    assert 1 <= looks.call_count < len(blocks) // 2
+
+
+def test_a_trial_basis_is_close_to_that_of_all_filters_and_leaves_out_what_is_not_finite() -> None:
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(9, 30_000)).astype(np.float32) * (0.7 ** np.arange(9, dtype=np.float32))[:, None]
+    exact = Basis.of(Moments.of(weights / np.abs(weights).max(axis=0).astype(float)))
+    weights[3, ::1000] = np.nan
+    trial = passes.trial_basis(MemorySource(weights))
+    np.testing.assert_allclose(np.abs((trial.loadings * exact.loadings).sum(axis=1)), 1, atol=1e-3)
+    assert passes.trial_basis(MemorySource(np.zeros((9, 1), np.float32))).loadings.shape == (9, 9)
 
 
 def naive_orthogonality(layer_id: int) -> float | None:
@@ -176,13 +254,10 @@ def naive_orthogonality(layer_id: int) -> float | None:
 
 
 @pytest.mark.parametrize("panel_bytes", [1, 720, 3 * 720, 1 << 20])
-def test_orthogonality_does_not_depend_on_panels_and_chunks(
-    converted: tuple[Path, list[LayerScan]], panel_bytes: int
-) -> None:
-    path, scans = converted
+def test_orthogonality_does_not_depend_on_panels_and_chunks(tmp_path: Path, panel_bytes: int) -> None:
     with patch.object(passes, "PANEL_BYTES", panel_bytes):
-        measured = passes.measure(path, SEGMENT, scans, BASIS, OUT_CHANNELS, Progress())
-    found = {run.layer_id: orthogonality for run, (_, orthogonality) in zip(SEGMENT.runs, measured, strict=True)}
+        _, measurements, _ = convert(Lake(tmp_path))
+    found = {m.layer_id: m.orthogonality for m in measurements}
     assert found[15] is None, "no channels are known of layer 15"
     assert found[NOT_FINITE] is None
     for layer_id in (10, 11, ALL_ZERO, 13):
@@ -190,11 +265,12 @@ def test_orthogonality_does_not_depend_on_panels_and_chunks(
         assert found[layer_id] == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 
-def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[LayerScan]]) -> None:
-    path, scans = converted
+def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Measurement]]) -> None:
+    path, measurements = converted
+    finite = [m.extent.is_finite for m in measurements]
     done = Progress()
     low, high = -2.0, 2.5
-    tallies = passes.count(path, SEGMENT, scans, Coordinates(BASIS, 1, low, high), done)
+    tallies = passes.count(path, SEGMENT, finite, Coordinates(BASIS, 1, low, high), done)
     counts = [tally.counts for tally in tallies]
     assert done.total == SEGMENT.n
     for run, count in zip(SEGMENT.runs, counts, strict=True):

@@ -73,7 +73,11 @@ def test_chunks_cover_a_segment_once_in_blocks_of_one_layer_within_both_limits(
         sizes = [chunk[-1].stop - chunk[0].start for chunk in chunks]
         assert max(sizes) <= chunk_limit
         for chunk, after in pairwise(chunks):
-            assert chunk[-1].stop + after[0].n - chunk[0].start > chunk_limit, "cut without need"
+            run = owner[after[0].start]
+            whole = run.n if run.n <= chunk_limit else after[0].n
+            assert chunk[-1].stop + whole - chunk[0].start > chunk_limit, "cut without need"
+            if run.n <= chunk_limit:
+                assert run.start == after[0].start, "a layer that fits a chunk is divided"
 
 
 def test_a_layer_larger_than_a_segment_is_one_segment_in_full_chunks() -> None:

@@ -1,6 +1,7 @@
 """The tables of partial results: every column against NumPy and SciPy over the whole layer."""
 
 import math
+from functools import reduce
 from unittest.mock import patch
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from scipy import stats
 
 from warehouse import rollups
-from warehouse.rollups import Measurement
-from warehouse.statistics import Basis, Coordinates, Counts, LayerDetail, LayerScan, Moments
+from warehouse.coordinates import Basis, Coordinates
+from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
+from warehouse.statistics import Counts, Moments
 
 RNG = np.random.default_rng(21)
 BASIS = Basis.of(Moments.of(RNG.normal(size=(9, 60))))
@@ -76,13 +78,11 @@ LAYERS = {
 def measurement(layer_id: int | None, block: np.ndarray, orthogonality: float | None = None) -> Measurement:
     """What the passes find out about a layer that comes in three blocks."""
     blocks = [part for part in np.array_split(block, 3, axis=1) if part.shape[1]]
-    scan, detail = LayerScan(), LayerDetail()
-    for part in blocks:
-        scan = scan.merge(LayerScan.of(part))
-    if scan.is_finite:
+    extent, scan = reduce(LayerExtent.merge, map(LayerExtent.of, blocks)), LayerScan()
+    if extent.is_finite:
         for part in blocks:
-            detail = detail.merge(LayerDetail.of(part, scan, BASIS))
-    return Measurement(layer_id, f"checksum of {layer_id}", scan, detail, orthogonality)
+            scan = scan.merge(LayerScan.of(part, extent))
+    return Measurement(layer_id, f"checksum of {layer_id}", extent, scan, orthogonality)
 
 
 def ratio(h: float | None, n: int) -> float | None:

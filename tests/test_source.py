@@ -30,9 +30,9 @@ def write(path: Path, filters: Any = FILTERS, name: str = "filters", userblock: 
     return path
 
 
-def columns(filters: np.ndarray) -> np.ndarray:
+def rows(filters: np.ndarray) -> np.ndarray:
     """What reading all of it must give."""
-    return filters.reshape(-1, 9).T.astype(np.float32)
+    return filters.reshape(-1, 9).astype(np.float32)
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def test_every_storage_gives_the_same_blocks(path: Path, storage: dict[str, Any]
         assert (opened.n_filters, opened.dtype, opened.n_bytes) == (N_FILTERS, dtype, path.stat().st_size)
     assert block.dtype == np.float32
     assert block.flags.c_contiguous
-    np.testing.assert_array_equal(block, columns(filters))
+    np.testing.assert_array_equal(block, rows(filters))
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (64, 9)}], ids=str)
 def test_flat_filters_read_as_square_ones(path: Path, storage: dict[str, Any]) -> None:
     with open_source(write(path, FILTERS.reshape(-1, 9), **storage)) as opened:
-        np.testing.assert_array_equal(opened.read(0, N_FILTERS), columns(FILTERS))
+        np.testing.assert_array_equal(opened.read(0, N_FILTERS), rows(FILTERS))
 
 
 def test_small_data_inside_the_object_header_is_read(path: Path) -> None:
@@ -83,7 +83,7 @@ def test_small_data_inside_the_object_header_is_read(path: Path) -> None:
         h5py.h5d.create(file.id, b"filters", h5py.h5t.IEEE_F64LE, space, layout)
         file["filters"][:] = FILTERS[:4]
     with open_source(path) as opened:
-        np.testing.assert_array_equal(opened.read(0, 4), columns(FILTERS[:4]))
+        np.testing.assert_array_equal(opened.read(0, 4), rows(FILTERS[:4]))
 
 
 @pytest.fixture(scope="module", params=[{}, {"chunks": (64, 3, 3)}], ids=["contiguous", "chunked"])
@@ -97,7 +97,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @settings(max_examples=50, deadline=None)
 def test_any_range_is_a_slice_of_the_whole(opened: source.Source, start: int, stop: int) -> None:
     start, stop = sorted((start, stop))
-    np.testing.assert_array_equal(opened.read(start, stop), columns(FILTERS)[:, start:stop])
+    np.testing.assert_array_equal(opened.read(start, stop), rows(FILTERS)[start:stop])
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 5), (5, 4), (0, N_FILTERS + 1)])
@@ -109,15 +109,15 @@ def test_a_range_beyond_the_file_is_refused(opened: source.Source, start: int, s
 def test_threads_read_what_one_reads(opened: source.Source) -> None:
     ranges = [(start, min(start + 170, N_FILTERS)) for start in range(0, N_FILTERS, 170)] * 5
     with ThreadPoolExecutor(8) as pool:
-        blocks = list(pool.map(lambda ends: opened.read(*ends), ranges))
-    for (start, stop), block in zip(ranges, blocks, strict=True):
-        np.testing.assert_array_equal(block, columns(FILTERS)[:, start:stop])
+        parts = list(pool.map(lambda ends: opened.read(*ends), ranges))
+    for (start, stop), part in zip(ranges, parts, strict=True):
+        np.testing.assert_array_equal(part, rows(FILTERS)[start:stop])
 
 
 def test_coefficients_beyond_float32_become_infinite_without_a_warning(path: Path) -> None:
     filters = np.array([[1e300, -1e300, np.nan, np.inf, 1e-320, 0, 1, 2, 3]])
     with open_source(write(path, filters)) as opened:
-        np.testing.assert_array_equal(opened.read(0, 1)[:5, 0], [np.inf, -np.inf, np.nan, np.inf, 0])
+        np.testing.assert_array_equal(opened.read(0, 1)[0, :5], [np.inf, -np.inf, np.nan, np.inf, 0])
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (64, 3, 3)}], ids=["contiguous", "chunked"])
@@ -141,7 +141,7 @@ def test_real_datasets_are_read(name: str) -> None:
         pytest.skip(f"{path} is not here")
     with open_source(path) as opened, h5py.File(path) as file:
         start, stop = opened.n_filters // 2, opened.n_filters // 2 + 5000
-        np.testing.assert_array_equal(opened.read(start, stop), columns(file["filters"][start:stop]))
+        np.testing.assert_array_equal(opened.read(start, stop), rows(file["filters"][start:stop]))
         last = opened.meta().columns["filter_ids"][-1]
         assert int(last.split(":")[1]) == opened.n_filters - 1
 
@@ -159,7 +159,7 @@ def test_a_packed_file_reads_as_the_plain_one(path: Path, tmp_path: Path, name: 
     steps: list[int] = []
     with open_source(packed, scratch=scratch, progress=lambda done, _total: steps.append(done)) as opened:
         assert (opened.path, opened.n_bytes) == (packed, len(plain))
-        np.testing.assert_array_equal(opened.read(0, N_FILTERS), columns(FILTERS))
+        np.testing.assert_array_equal(opened.read(0, N_FILTERS), rows(FILTERS))
         found = opened.fingerprint()
         assert list(scratch.iterdir())
     assert not list(scratch.iterdir())

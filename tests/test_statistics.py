@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import reduce
 
 import numpy as np
@@ -12,18 +13,14 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.decomposition import PCA
 
+from warehouse.coordinates import Basis, Coordinates, box, extremes, histogram, reach
+from warehouse.layer_scan import LayerExtent, LayerScan
 from warehouse.statistics import (
     PEAK_EDGES,
-    Basis,
-    Coordinates,
     Counts,
-    LayerDetail,
-    LayerScan,
     Moments,
     Workspace,
     entropy10,
-    extremes,
-    histogram,
     merge_moments,
     orthogonality,
     peaks,
@@ -72,6 +69,13 @@ def basis_of(block: np.ndarray) -> Basis:
     return Basis.of(Moments.of(scaled_filters(block)))
 
 
+def scan_of(block: np.ndarray, data: st.DataObject | None = None) -> LayerScan:
+    """Scan of a layer, in pieces that hypothesis picks."""
+    parts = [part for part in cut(block, data) if part.shape[1]] if data else [block]
+    scans = [LayerScan.of(part, LayerExtent.of(block)) for part in parts]
+    return merge_in_any_grouping([LayerScan(), *scans], data) if data else scans[0]
+
+
 @given(blocks(min_filters=2), st.data())
 def test_moments_of_any_pieces_in_any_grouping_are_those_of_all(block: np.ndarray, data: st.DataObject) -> None:
     x = block.astype(float)
@@ -93,7 +97,7 @@ def test_a_layer_of_equal_filters_has_a_scatter_of_exactly_zero(
     kernel: np.ndarray, n: int, data: st.DataObject
 ) -> None:
     block = np.repeat(kernel[:, None], n, axis=1)
-    scan = merge_in_any_grouping([LayerScan.of(part) for part in cut(block, data)], data)
+    scan = scan_of(block, data)
     assert not scan.raw.scatter.any()
     assert not scan.scaled.scatter.any()
     np.testing.assert_array_equal(scan.raw.mean, kernel.astype(float))
@@ -102,7 +106,7 @@ def test_a_layer_of_equal_filters_has_a_scatter_of_exactly_zero(
 
 def test_a_layer_of_one_weight_has_a_standard_deviation_of_exactly_zero() -> None:
     for weight in RANDOM[0]:
-        assert LayerScan.of(np.full((9, 33), weight, np.float32)).weight_std == 0.0
+        assert scan_of(np.full((9, 33), weight, np.float32)).weight_std == 0.0
 
 
 def test_no_filters_have_no_moments_and_change_none() -> None:
@@ -160,15 +164,34 @@ def test_scaled_filters_are_divided_by_their_largest_magnitude(block: np.ndarray
 
 @given(blocks(), st.data())
 def test_scans_of_any_pieces_in_any_grouping_describe_the_layer(block: np.ndarray, data: st.DataObject) -> None:
-    scan = merge_in_any_grouping([LayerScan.of(part) for part in cut(block, data)], data)
+    scan = scan_of(block, data)
     weights = block.astype(float).ravel()
-    assert (scan.n_filters, scan.n_nonfinite, scan.n_weights) == (block.shape[1], 0, weights.size)
-    assert scan.peak == np.abs(weights).max()
+    assert (scan.raw.n, scan.n_weights) == (block.shape[1], weights.size)
     assert scan.l1 == pytest.approx(np.linalg.norm(weights, 1), rel=1e-12)
     assert scan.l2 == pytest.approx(np.linalg.norm(weights), rel=1e-12)
-    assert scan.weight_mean == pytest.approx(weights.mean(), abs=1e-13)
     assert scan.weight_std == pytest.approx(weights.std(ddof=1), rel=1e-10, abs=1e-13)
+    assert scan.absolute_deviation == pytest.approx(np.abs(weights - weights.mean()).sum(), abs=1e-9)
     np.testing.assert_allclose(scan.scaled.mean, scaled_filters(block).mean(axis=1), atol=1e-14)
+    peak = np.array([max(map(abs, f)) for f in block.T.astype(float)])
+    sparse = (peak < 0.01 * peak.max()) | (peak.max() == 0)
+    assert scan.n_sparse == sparse.sum()
+    for moments, filters in (
+        (scan.raw, block),
+        (scan.clean_raw, block[:, ~sparse]),
+        (scan.scaled, scaled_filters(block)),
+        (scan.clean_scaled, scaled_filters(block)[:, ~sparse]),
+    ):
+        assert moments.n == filters.shape[1]
+        if moments.n > 1:
+            np.testing.assert_allclose(moments.covariance(), np.cov(filters.astype(float)), atol=1e-11)
+
+
+@given(blocks(), st.data())
+def test_extents_of_any_pieces_in_any_grouping_describe_the_layer(block: np.ndarray, data: st.DataObject) -> None:
+    extent = merge_in_any_grouping([LayerExtent.of(part) for part in cut(block, data)], data)
+    assert (extent.n_filters, extent.n_nonfinite, extent.is_finite) == (block.shape[1], 0, True)
+    assert extent.peak == np.abs(block).max()
+    assert extent.weight_mean == pytest.approx(block.astype(float).mean(), abs=1e-13)
 
 
 @given(blocks(), st.sampled_from([math.nan, math.inf, -math.inf]), st.data())
@@ -178,9 +201,9 @@ def test_one_weight_that_is_not_finite_leaves_the_layer_without_statistics(
     spoilt = data.draw(st.sets(st.integers(0, block.shape[1] - 1), min_size=1))
     for column in spoilt:
         block[data.draw(st.integers(0, 8)), column] = weight
-    scan = merge_in_any_grouping([LayerScan.of(part) for part in cut(block, data)], data)
-    assert (scan.n_filters, scan.n_nonfinite, scan.is_finite) == (block.shape[1], len(spoilt), False)
-    assert scan.raw.n == scan.scaled.n == 0
+    extent = merge_in_any_grouping([LayerExtent.of(part) for part in cut(block, data)], data)
+    assert extent == LayerExtent(block.shape[1], len(spoilt))
+    assert not extent.is_finite
 
 
 def test_the_basis_is_the_principal_components_of_scikit_learn() -> None:
@@ -210,23 +233,10 @@ def test_a_dataset_without_variance_explains_none() -> None:
     np.testing.assert_array_equal(basis_of(np.ones((9, 5))).explained_variance_ratio, np.zeros(9))
 
 
-@given(blocks(), st.data())
-def test_details_of_any_pieces_in_any_grouping_describe_the_layer(block: np.ndarray, data: st.DataObject) -> None:
-    basis, scan = basis_of(RANDOM), LayerScan.of(block)
-    parts = [LayerDetail.of(part, scan, basis) for part in cut(block, data) if part.shape[1]]
-    detail = merge_in_any_grouping([LayerDetail(), *parts], data)
-    peak = [max(map(abs, f)) for f in block.T.astype(float)]
-    assert detail.n_sparse == sum(p < 0.01 * max(peak) or max(peak) == 0 for p in peak)
-    weights = block.astype(float)
-    assert detail.absolute_deviation == pytest.approx(np.abs(weights - weights.mean()).sum(), abs=1e-9)
-    coefficients = basis.loadings @ (scaled_filters(block) - basis.mean[:, None])
-    assert (detail.low, detail.high) == pytest.approx((coefficients.min(), coefficients.max()), abs=1e-12)
-
-
 def test_a_filter_is_sparse_below_one_hundredth_of_the_layers_peak_but_not_at_it() -> None:
     block = np.zeros((9, 4), np.float32)
     block[4] = [-100, 1, np.nextafter(np.float32(1), np.float32(0)), -1]
-    assert LayerDetail.of(block, LayerScan.of(block), basis_of(RANDOM)).n_sparse == 1
+    assert scan_of(block).n_sparse == 1
 
 
 def test_only_bins_that_are_not_empty_are_kept() -> None:
@@ -276,29 +286,26 @@ def test_relative_peaks_agree_with_the_definition_of_sparsity_on_both_sides_of_e
 
 @given(blocks(), st.data())
 def test_relative_peaks_of_any_pieces_add_up_to_the_sparse_filters(block: np.ndarray, data: st.DataObject) -> None:
-    basis, scan = basis_of(RANDOM), LayerScan.of(block)
-    parts = [LayerDetail.of(part, scan, basis) for part in cut(block, data) if part.shape[1]]
-    detail = merge_in_any_grouping([LayerDetail(), *parts], data)
+    scan = scan_of(block, data)
     bin_of_one_hundredth = 1 + PEAK_EDGES.tolist().index(0.01)
-    counts = detail.relative_peaks
-    assert counts.n[counts.positions <= bin_of_one_hundredth].sum() == detail.n_sparse
+    counts = scan.relative_peaks
+    assert counts.n[counts.positions <= bin_of_one_hundredth].sum() == scan.n_sparse
     assert counts.n.sum() == block.shape[1]
 
 
 def test_sparsity_compares_with_the_peak_of_the_whole_layer() -> None:
     loud, faint = RANDOM[:, :10] * 1000, RANDOM[:, 10:30] / 1000
-    scan = LayerScan.of(loud).merge(LayerScan.of(faint))
-    assert LayerDetail.of(faint, scan, basis_of(RANDOM)).n_sparse == 20
-    assert LayerDetail.of(faint, LayerScan.of(faint), basis_of(RANDOM)).n_sparse == 0
+    layer = LayerExtent.of(loud).merge(LayerExtent.of(faint))
+    assert LayerScan.of(faint, layer).n_sparse == 20
+    assert scan_of(faint).n_sparse == 0
 
 
 @pytest.mark.parametrize("n", [1, 2, 50])
 def test_every_filter_of_an_all_zero_layer_is_sparse_and_its_entropy_zero(n: int) -> None:
     block = np.zeros((9, n), np.float32)
-    scan = LayerScan.of(block)
-    detail = LayerDetail.of(block, scan, basis_of(RANDOM))
-    assert detail.n_sparse == n
-    assert (detail.relative_peaks.positions.tolist(), detail.relative_peaks.n.tolist()) == ([0], [n])
+    scan = scan_of(block)
+    assert (scan.n_sparse, scan.clean_raw.n) == (n, 0)
+    assert (scan.relative_peaks.positions.tolist(), scan.relative_peaks.n.tolist()) == ([0], [n])
     assert scan.raw.variance_entropy() == (0.0 if n > 1 else None)
     assert (scan.l1, scan.l2, scan.weight_std) == (0.0, 0.0, 0.0)
 
@@ -370,16 +377,12 @@ def test_orthogonality_is_one_for_orthogonal_zero_for_equal_and_unknown_for_sing
 def test_memory_that_blocks_share_leaks_nothing_from_one_to_the_next(sizes: list[int]) -> None:
     work, basis = Workspace(4), basis_of(RANDOM)
     parts = [RANDOM[:, :n] * (np.arange(n) % 3) for n in sizes]
-    scans = [LayerScan.of(part, work) for part in parts]
-    details = [LayerDetail.of(part, scan, basis, work) for part, scan in zip(parts, scans, strict=True)]
+    extents = [LayerExtent.of(part, work) for part in parts]
+    scans = [LayerScan.of(part, extent, basis, work) for part, extent in zip(parts, extents, strict=True)]
     counts = [histogram(part, Coordinates(basis, 1, -2, 2), work)[0] for part in parts]
-    for part, scan, detail, count in zip(parts, scans, details, counts, strict=True):
-        fresh = LayerScan.of(part)
-        np.testing.assert_array_equal(scan.raw.scatter, fresh.raw.scatter)
-        np.testing.assert_array_equal(scan.scaled.mean, fresh.scaled.mean)
-        alone = LayerDetail.of(part, fresh, basis)
-        np.testing.assert_array_equal(detail.clean_raw.scatter, alone.clean_raw.scatter)
-        assert (scan.l1, detail.absolute_deviation, detail.low) == (fresh.l1, alone.absolute_deviation, alone.low)
+    for part, extent, scan, count in zip(parts, extents, scans, counts, strict=True):
+        assert extent == LayerExtent.of(part)
+        np.testing.assert_equal(asdict(scan), asdict(LayerScan.of(part, extent, basis)))
         np.testing.assert_array_equal(count, histogram(part, Coordinates(basis, 1, -2, 2))[0])
 
 
@@ -400,6 +403,22 @@ def test_the_range_that_spans_all_coefficients_leaves_none_outside(block: np.nda
     assert (low, high) == pytest.approx((coefficients.min(), coefficients.max()), abs=1e-12)
     _, outside = histogram(block, Coordinates.spanning(basis, 1, low, high))
     assert outside == 0
+
+
+@given(blocks(), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_box_bounds_the_coefficients_in_any_other_basis(block: np.ndarray, seed: int, near: bool) -> None:
+    basis = basis_of(RANDOM)
+    turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(9, 9)) * (0.01 if near else 1) + near * np.eye(9))[0]
+    trial = Basis(basis.mean, basis.eigenvalues, turned @ basis.loadings)
+    low, high = reach(box(scaled_filters(block), trial, Workspace())[None], trial, basis)
+    coefficients = basis.loadings @ (scaled_filters(block) - basis.mean[:, None])
+    assert low[0] <= coefficients.min() <= coefficients.max() <= high[0]
+
+
+def test_a_box_in_the_basis_itself_is_tight() -> None:
+    basis = basis_of(RANDOM)
+    low, high = reach(box(scaled_filters(RANDOM), basis, Workspace())[None], basis, basis)
+    assert (low[0], high[0]) == pytest.approx(extremes(RANDOM, basis), abs=1e-4)
 
 
 def test_a_range_is_never_empty() -> None:

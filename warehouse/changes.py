@@ -7,10 +7,11 @@ the warehouse is what it was. Files that no longer belong to it stay for its rea
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -26,15 +27,16 @@ from threadpoolctl import threadpool_limits
 
 from warehouse import passes, rollups
 from warehouse.connection import connect
+from warehouse.coordinates import Basis, Coordinates
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.extraction import ExtractedModel, write_dataset
 from warehouse.ingest import commit
 from warehouse.lake import Lake, LakeFile, lock
 from warehouse.metadata import Start, tabulate
-from warehouse.pipeline import Counter, Pipeline, Progress, for_stage, in_parallel
+from warehouse.pipeline import Candidate, Counter, Pipeline, Progress, find_range, for_stage, in_parallel
 from warehouse.plan import Segment, runs_of
 from warehouse.source import Source, naming, open_source
-from warehouse.statistics import SIZE, TRIANGLE, Basis, Coordinates, LayerScan, Moments, merge_moments
+from warehouse.statistics import SIZE, TRIANGLE, Moments, merge_moments
 
 COORDINATE_TABLES = ("basis", "basis_mean", "histogram_range", "layer_histograms")
 """What depends on basis and range."""
@@ -128,6 +130,7 @@ def append(
     target: str | Path,
     *,
     allow_nonfinite: bool = False,
+    allow_sources: Iterable[str | Path] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Change:
@@ -140,7 +143,7 @@ def append(
         where they came from.
     target
         The warehouse's folder.
-    allow_nonfinite, threads, progress
+    allow_nonfinite, allow_sources, threads, progress
         As in `ingest`.
 
     Raises
@@ -153,7 +156,7 @@ def append(
     begin = time.monotonic()
     with (
         _changing(Path(target)) as (lake, state, con),
-        open_source(source, progress=for_stage(progress, "decompressing")) as opened,
+        open_source(source, allow_sources=allow_sources, progress=for_stage(progress, "decompressing")) as opened,
     ):
         told = opened.fingerprint()
         known = con.execute("select name from sources where sha256_samples = $1", [told["sha256_samples"]]).fetchall()
@@ -367,17 +370,23 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
     """
     with _changing(Path(path)) as (lake, state, con), threadpool_limits(limits=1, user_api="blas"):
         basis, n = _stored_basis(lake)
-        segments, scans, paths = _stored_segments(lake, con)
+        segments, paths, unmeasured = _stored_segments(lake, con)
         counter = Counter(progress, sum(segment.n for segment in segments))
 
         counter.begin("measuring")
-        span = partial(passes.coefficient_range, basis=basis, done=counter.add)
-        lows, highs = zip(*in_parallel(threads, span, paths, segments, scans), strict=True)
-        coordinates = Coordinates.spanning(basis, n, min(lows), max(highs))
+        candidates = [
+            Candidate(path, segment.runs[0].start, block, -math.inf, math.inf)
+            for path, segment in zip(paths, segments, strict=True)
+            for run in segment.runs
+            if run.layer_id not in unmeasured
+            for block in run.blocks()
+        ]
+        coordinates = Coordinates.spanning(basis, n, *find_range(candidates, basis, threads, counter.add))
 
         counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, done=counter.add)
-        tallies = [tally for part in in_parallel(threads, count, paths, segments, scans) for tally in part]
+        finite = [[run.layer_id not in unmeasured for run in segment.runs] for segment in segments]
+        tallies = [tally for part in in_parallel(threads, count, paths, segments, finite) for tally in part]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]
         for name, table in rollups.basis_tables(coordinates).items():
@@ -406,10 +415,8 @@ def _moments(table: pa.Table) -> Iterator[Moments]:
         yield Moments(n, np.array(mean), np.triu(scatter) + np.triu(scatter, 1).T)
 
 
-def _stored_segments(
-    lake: Lake, con: duckdb.DuckDBPyConnection
-) -> tuple[list[Segment], list[list[LayerScan]], list[Path]]:
-    """The runs in each file of filters, in the order of the filters; of a run's scan only whether it is finite."""
+def _stored_segments(lake: Lake, con: duckdb.DuckDBPyConnection) -> tuple[list[Segment], list[Path], set[int | None]]:
+    """The runs in each file of filters, in the order of the filters; the files; the layers that are not measured."""
     query = "select layer_id, model_id, first_filter_id, n_filters from layers order by first_filter_id"
     layers = con.sql(query).fetchall()
     starts = [first for _, _, first, _ in layers]
@@ -420,11 +427,9 @@ def _stored_segments(
             path = lake.folder / file.path
             first = _first_filter(path)
             inside = layers[bisect_left(starts, first) : bisect_left(starts, first + file.n_rows)]
-            segment = Segment(tuple(runs_of(inside, first + file.n_rows, first)))
-            scans = [LayerScan(run.n, int(run.layer_id in unmeasured)) for run in segment.runs]
-            found.append((first, segment, scans, path))
-    _, segments, scans_of, paths = zip(*sorted(found, key=itemgetter(0)), strict=True)
-    return list(segments), list(scans_of), list(paths)
+            found.append((first, Segment(tuple(runs_of(inside, first + file.n_rows, first))), path))
+    _, segments, paths = zip(*sorted(found, key=itemgetter(0)), strict=True)
+    return list(segments), list(paths), unmeasured
 
 
 def _first_filter(path: Path) -> int:

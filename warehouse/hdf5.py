@@ -3,16 +3,21 @@
 Gets groups and names, and hands on datasets, arrays and the attributes that PyTables wrote.
 """
 
+import math
 from typing import Any
 
 import h5py
 import numpy as np
 
+from warehouse import chunks
 from warehouse.errors import SourceError
 from warehouse.unpickle import loads
 
-MAX_BYTES = 1 << 31
-"""The most that one dataset of the meta frame may occupy; real ones take a few megabytes."""
+MAX_BYTES = 256 << 20
+"""The most that one dataset of the meta frame may occupy; those of real files take up to 60 megabytes."""
+
+MAX_ATTRIBUTE_BYTES = 1 << 20
+"""The most that an attribute may occupy; PyTables writes up to 64 KiB."""
 
 
 def member(group: h5py.Group, name: str) -> Any:
@@ -32,8 +37,8 @@ def member(group: h5py.Group, name: str) -> Any:
     return group[name]
 
 
-def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """Return a dataset whose data lies in this file.
+def dataset(group: h5py.Group, name: str, *, virtual: bool = False) -> h5py.Dataset:
+    """Return a dataset whose data lies in this file, or also a virtual one, for `warehouse.virtual` to check.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
         raise SourceError(f"{place(group, name)} is missing; the file is damaged or of another kind")
     if not isinstance(found, h5py.Dataset):
         raise SourceError(f"{place(group, name)} is not a dataset; the file is damaged or of another kind")
-    if found.external or found.is_virtual:
+    if found.external or (found.is_virtual and not virtual):
         raise SourceError(f"{found.name} keeps its data in other files; store it in this one (h5repack)")
     return found
 
@@ -56,10 +61,15 @@ def array(source: h5py.Dataset) -> np.ndarray:
     Raises
     ------
     SourceError
-        If the dataset is empty or larger than `MAX_BYTES`.
+        If the dataset is empty, larger than `MAX_BYTES`, of values that lie elsewhere in the file, or does not hold
+        what it declares.
     """
     if source.size is None or source.size * source.dtype.itemsize > MAX_BYTES:
         raise SourceError(f"{source.name} is empty or larger than {MAX_BYTES:,} bytes: not a table of layers")
+    if source.dtype.hasobject:
+        raise SourceError(f"{source.name} holds {source.shape} values of variable length; plain values are read")
+    if chunks.check_storage(source):
+        chunks.check_unpacked(source)
     values = np.asarray(source[()])
     return values.astype(bool) if source.id.get_type().get_class() == h5py.h5t.BITFIELD else values
 
@@ -73,9 +83,16 @@ def attribute(node: h5py.Group | h5py.Dataset, name: str) -> object:
     Raises
     ------
     SourceError
-        If the attribute is a pickle of anything but plain values.
+        If the attribute is larger than `MAX_ATTRIBUTE_BYTES`, or a pickle of anything but plain values.
     """
-    value = node.attrs.get(name)
+    if name not in node.attrs:
+        return None
+    stored = node.attrs.get_id(name)
+    if stored.dtype.hasobject:
+        raise SourceError(f"{node.name} has an attribute {name!r} of variable length, which pandas does not write")
+    if math.prod(stored.shape or ()) * stored.dtype.itemsize > MAX_ATTRIBUTE_BYTES:
+        raise SourceError(f"{node.name} has an attribute {name!r} larger than {MAX_ATTRIBUTE_BYTES:,} bytes")
+    value = node.attrs[name]
     if isinstance(value, h5py.Empty):
         return ""
     if isinstance(value, bytes):

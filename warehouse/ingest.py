@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def ingest(
     *,
     replace: bool = False,
     allow_nonfinite: bool = False,
+    allow_sources: Iterable[str | Path] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Summary:
@@ -79,6 +80,8 @@ def ingest(
         Replace the warehouse at ``target`` if there is one. Until the commit its readers see the old one.
     allow_nonfinite
         Keep layers with NaN or infinite weights, with NULL as their statistics, instead of refusing the file.
+    allow_sources
+        Files, and folders of files, from which a virtual ``/filters`` dataset may draw; by default only its own file.
     threads
         Worker threads, by default one per core. The result does not depend on their number.
     progress
@@ -100,7 +103,7 @@ def ingest(
     target = Path(target)
     with (
         _locked_target(target, replace=replace) as lake,
-        open_source(source, progress=for_stage(progress, "decompressing")) as opened,
+        open_source(source, allow_sources=allow_sources, progress=for_stage(progress, "decompressing")) as opened,
     ):
         with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
             tables = tabulate(opened.meta(), opened.n_filters).of_source(opened.path.name)

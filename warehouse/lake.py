@@ -221,6 +221,12 @@ class Lake:
             self.files.append(LakeFile(name, relative, n_rows, sink.bytes, sink.sha256))
             self._syncing.append(self._syncer.submit(_sync_named, path))
 
+    def finished(self, path: Path) -> LakeFile:
+        """What is known of a file that was written."""
+        relative = path.relative_to(self.folder).as_posix()
+        with self._guard:
+            return next(file for file in reversed(self.files) if file.path == relative)
+
     def rewrite(self, file: LakeFile, keep: Callable[[pa.Table], pa.Table]) -> None:
         """Put what ``keep`` leaves of a file, a row group at a time, into a new one that takes its place."""
         with pq.ParquetFile(self.folder / file.path) as old:

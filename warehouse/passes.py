@@ -1,171 +1,197 @@
-"""The three passes over the filters of one segment; any worker can do any segment.
+"""The two passes over the filters of one segment; any worker can do any segment.
 
-The first reads the source, writes the segment's file and scans its layers. The second and third read that
-file. Each returns one partial result per run of the segment, in order.
+The first reads the source, writes the segment's file and measures its layers. The second reads that file and counts
+histograms. Each returns one partial result per run of the segment, in order.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warehouse.coordinates import BINS, Basis, Coordinates, extremes, histogram
 from warehouse.errors import SourceError
-from warehouse.lake import FilterFile, Lake
+from warehouse.lake import FilterFile, Lake, LakeFile
+from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import BLOCK_FILTERS, Run, Segment
 from warehouse.source import Source
-from warehouse.statistics import (
-    BINS,
-    SIZE,
-    Basis,
-    Coordinates,
-    Counts,
-    LayerDetail,
-    LayerScan,
-    Workspace,
-    extremes,
-    histogram,
-    orthogonality,
-    peaks,
-)
+from warehouse.statistics import SIZE, Counts, Moments, Workspace, as_doubles, merge_moments, orthogonality, peaks
 
 PANEL_BYTES = 32 << 20
 """Memory for the output channels that orthogonality holds at a time, and for their products."""
+TRIAL_PIECES = 1024
+TRIAL_FILTERS = 128
+"""A trial basis is that of so many evenly spaced pieces of so many filters: 13 MB of them."""
 
 Done = Callable[[int], None]
 """Is told how many filters were worked off."""
+Read = Callable[[int, int], NDArray[np.float32]]
+"""Gives the weights ``(9, n)`` of the filters between two ids, valid until the next call."""
+
+
+def trial_basis(source: Source) -> Basis:
+    """A basis close to that of all filters, from a sample of them; filters that are not finite are left out."""
+    size = min(TRIAL_FILTERS, source.n_filters)
+    starts = np.unique(np.linspace(0, source.n_filters - size, TRIAL_PIECES).astype(np.int64))
+    work = Workspace(size)
+    moments = []
+    for start in starts.tolist():
+        weights = source.read(start, start + size).T
+        peak = peaks(weights)
+        finite = np.isfinite(peak)
+        _, scaled = as_doubles(weights[:, finite], peak[finite], work)
+        moments.append(Moments.of(scaled, work))
+    return Basis.of(merge_moments(moments))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A segment whose file is written: the file, and what was measured of its runs."""
+
+    file: LakeFile
+    measurements: list[Measurement]
 
 
 def convert(
-    source: Source, lake: Lake, segment: Segment, done: Done, *, allow_nonfinite: bool
-) -> tuple[Path, list[LayerScan], list[str]]:
-    """Write the segment's filters as a file of the lake, scan its layers and take their checksums.
+    source: Source,
+    lake: Lake,
+    segment: Segment,
+    out_channels: Mapping[int | None, int],
+    trial: Basis | None,
+    done: Done,
+    *,
+    allow_nonfinite: bool,
+) -> Converted:
+    """Write the segment's filters as a file of the lake and measure its runs.
 
-    Returns
-    -------
-    The file's path; of each run its scan and the SHA-256, in hexadecimal digits, of its weights as little-endian
-    float32, filter by filter, each row by row.
+    Parameters
+    ----------
+    source, lake, segment
+        What to read, where to write, and which filters.
+    out_channels
+        Number of output channels of the layers that have a known one.
+    trial
+        The basis to box blocks in; None where the range is known.
+    done
+        Is told of the progress.
+    allow_nonfinite
+        Take weights that are not finite, without measuring their run.
 
     Raises
     ------
     SourceError
         A NaN or infinite weight, unless these are allowed; names the filter and its layer.
     """
-    scans = {run.layer_id: LayerScan() for run in segment.runs}
+    extents = {run.layer_id: LayerExtent() for run in segment.runs}
     hashes = {run.layer_id: hashlib.sha256() for run in segment.runs}
-    work = Workspace()
+    measured: dict[int | None, tuple[LayerScan, float | None]] = {}
+    chunk_work, work = Workspace(), Workspace(BLOCK_FILTERS)
+
+    def measure(run: Run, read: Read) -> None:
+        extent = extents[run.layer_id]
+        scan = scan_layer(run, read, extent, trial, work)
+        channels = out_channels.get(run.layer_id) if extent.is_finite else None
+        measured[run.layer_id] = scan, channel_orthogonality(run, read, channels) if channels else None
+
     with lake.write_filters(segment.model_id) as (path, writer):
         for chunk in segment.chunks():
-            start = chunk[0].start
-            n = chunk[-1].stop - start
-            weights = source.read(start, chunk[-1].stop, out=work.matrix("weights", n, np.float32))
-            for run in chunk:
-                block = weights[:, run.start - start : run.stop - start]
-                scan = LayerScan.of(block, work)
-                if scan.n_nonfinite and not allow_nonfinite:
-                    raise SourceError(_nonfinite(run, block))
-                scans[run.layer_id] = scans[run.layer_id].merge(scan)
-                rows = work.matrix("rows", run.n, "<f4").reshape(run.n, SIZE)
-                np.copyto(rows, block.T)
-                hashes[run.layer_id].update(rows.data)
+            start, stop = chunk[0].start, chunk[-1].stop
+            n = stop - start
+            weights = chunk_work.matrix("weights", n, np.float32)
+            rows = source.read(start, stop, out=chunk_work.matrix("rows", n, np.float32).reshape(n, SIZE))
+            for block in chunk:
+                inside = slice(block.start - start, block.stop - start)
+                np.copyto(weights[:, inside], rows[inside].T)
+                extent = LayerExtent.of(weights[:, inside], work)
+                if extent.n_nonfinite and not allow_nonfinite:
+                    raise SourceError(_nonfinite(block, weights[:, inside]))
+                extents[block.layer_id] = extents[block.layer_id].merge(extent)
+                hashes[block.layer_id].update(rows[inside].astype("<f4", copy=False).data)
             writer.write(weights, chunk)
+            for run in segment.runs:
+                if start <= run.start and run.stop <= stop:
+                    measure(run, lambda first, last: weights[:, first - start : last - start])  # noqa: B023
             done(n)
-    return path, list(scans.values()), [each.hexdigest() for each in hashes.values()]
-
-
-def _nonfinite(run: Run, block: NDArray[np.float32]) -> str:
-    first = run.start + int(np.flatnonzero(~np.isfinite(peaks(block)))[0])
-    owner = "that no layer claims" if run.layer_id is None else f"of layer_id {run.layer_id}, model_id {run.model_id},"
-    return (
-        f"/filters: filter {first} {owner} has a NaN or infinite weight; repair the file, or use --allow-nonfinite "
-        "to keep such layers with NULL statistics"
+    with FilterFile(path, segment.runs[0].start) as file:
+        for run in segment.runs:
+            if run.layer_id not in measured:
+                measure(run, file.read)
+    return Converted(
+        lake.finished(path),
+        [
+            Measurement(run.layer_id, hashes[run.layer_id].hexdigest(), extents[run.layer_id], *measured[run.layer_id])
+            for run in segment.runs
+        ],
     )
 
 
-def measure(
-    path: Path,
-    segment: Segment,
-    scans: Sequence[LayerScan],
-    basis: Basis,
-    out_channels: Mapping[int | None, int],
-    done: Done,
-) -> list[tuple[LayerDetail, float | None]]:
-    """Detail and orthogonality of each run; empty where weights are not finite."""
-    scan_of = {run.layer_id: scan for run, scan in zip(segment.runs, scans, strict=True)}
-    details = {run.layer_id: LayerDetail() for run in segment.runs}
-    orthogonalities: dict[int | None, float | None] = {}
-    run_of = {run.layer_id: run for run in segment.runs}
-    work = Workspace(BLOCK_FILTERS)
-    with FilterFile(path, segment.runs[0].start) as file:
-        for chunk in segment.chunks():
-            for block in chunk:
-                layer, scan = block.layer_id, scan_of[block.layer_id]
-                if scan.is_finite:
-                    weights = file.read(block.start, block.stop)
-                    details[layer] = details[layer].merge(LayerDetail.of(weights, scan, basis, work))
-                    # at the layer's end: a layer of one chunk is then still in memory
-                    if block.stop == run_of[layer].stop and layer in out_channels:
-                        orthogonalities[layer] = _orthogonality(file, run_of[layer], out_channels[layer])
-                done(block.n)
-    return [(detail, orthogonalities.get(layer)) for layer, detail in details.items()]
+def _nonfinite(block: Run, weights: NDArray[np.float32]) -> str:
+    first = block.start + int(np.flatnonzero(~np.isfinite(peaks(weights)))[0])
+    owner = f"of layer_id {block.layer_id}, model_id {block.model_id},"
+    return (
+        f"/filters: filter {first} {'that no layer claims' if block.layer_id is None else owner} has a NaN or infinite "
+        "weight; repair the file, or use --allow-nonfinite to keep such layers with NULL statistics"
+    )
 
 
-def _orthogonality(file: FilterFile, run: Run, channels: int) -> float | None:
+def scan_layer(run: Run, read: Read, extent: LayerExtent, trial: Basis | None, work: Workspace) -> LayerScan:
+    """Scan of a run's filters; empty where weights are not finite."""
+    scan = LayerScan()
+    if extent.is_finite:
+        for block in run.blocks():
+            scan = scan.merge(LayerScan.of(read(block.start, block.stop), extent, trial, work))
+    return scan
+
+
+def channel_orthogonality(run: Run, read: Read, channels: int) -> float | None:
+    """Orthogonality of the output channels among which a run's filters are divided."""
     per_channel = run.n // channels
 
     def rows(first: int, last: int) -> NDArray[np.float64]:
-        weights = file.read(run.start + first * per_channel, run.start + last * per_channel)
+        weights = read(run.start + first * per_channel, run.start + last * per_channel)
         return weights.T.reshape(last - first, per_channel * SIZE).astype(np.float64)
 
     panel = min(PANEL_BYTES // (per_channel * SIZE * 8), math.isqrt(PANEL_BYTES // 8))
     return orthogonality(rows, channels, max(1, panel))
 
 
+def extremes_in(path: Path, first: int, blocks: Iterable[Run], basis: Basis, done: Done) -> tuple[float, float]:
+    """Least and greatest coefficient of any component in blocks of a file whose first filter is ``first``."""
+    low, high = math.inf, -math.inf
+    work = Workspace(BLOCK_FILTERS)
+    with FilterFile(path, first) as file:
+        for block in blocks:
+            lowest, highest = extremes(file.read(block.start, block.stop), basis, work)
+            low, high = min(low, lowest), max(high, highest)
+            done(block.n)
+    return low, high
+
+
 @dataclass(frozen=True)
 class Tally:
     """The histograms of a run: the bins that are not empty, and how many coefficients lie outside the range."""
 
-    counts: Counts
-    outside: int
+    counts: Counts = field(default_factory=Counts)
+    outside: int = 0
 
 
-def count(
-    path: Path, segment: Segment, scans: Sequence[LayerScan], coordinates: Coordinates, done: Done
-) -> list[Tally]:
+def count(path: Path, segment: Segment, finite: Sequence[bool], coordinates: Coordinates, done: Done) -> list[Tally]:
     """Histograms of each run; empty where weights are not finite."""
-    finite = {run.layer_id: scan.is_finite for run, scan in zip(segment.runs, scans, strict=True)}
-    counts = {run.layer_id: np.zeros((SIZE, BINS), dtype=np.int64) for run in segment.runs}
-    outside = dict.fromkeys(counts, 0)
+    tallies = []
     work = Workspace(BLOCK_FILTERS)
     with FilterFile(path, segment.runs[0].start) as file:
-        for chunk in segment.chunks():
-            for block in chunk:
-                layer = block.layer_id
-                if finite[layer]:
-                    found, beyond = histogram(file.read(block.start, block.stop), coordinates, work)
-                    counts[layer] += found
-                    outside[layer] += beyond
-                done(block.n)
-    return [Tally(Counts.of(found), outside[layer]) for layer, found in counts.items()]
-
-
-def coefficient_range(
-    path: Path, segment: Segment, scans: Sequence[LayerScan], basis: Basis, done: Done
-) -> tuple[float, float]:
-    """Least and greatest coefficient of any component over the runs whose weights are finite."""
-    finite = {run.layer_id: scan.is_finite for run, scan in zip(segment.runs, scans, strict=True)}
-    low, high = math.inf, -math.inf
-    work = Workspace(BLOCK_FILTERS)
-    with FilterFile(path, segment.runs[0].start) as file:
-        for chunk in segment.chunks():
-            for block in chunk:
-                if finite[block.layer_id]:
-                    lowest, highest = extremes(file.read(block.start, block.stop), basis, work)
-                    low, high = min(low, lowest), max(high, highest)
-                done(block.n)
-    return low, high
+        for run, is_finite in zip(segment.runs, finite, strict=True):
+            counts, outside = np.zeros((SIZE, BINS), np.int64), 0
+            for block in run.blocks() if is_finite else ():
+                found, beyond = histogram(file.read(block.start, block.stop), coordinates, work)
+                counts += found
+                outside += beyond
+            tallies.append(Tally(Counts.of(counts), outside))
+            done(run.n)
+    return tallies

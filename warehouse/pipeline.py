@@ -1,40 +1,46 @@
 """The passes from an open dataset file to files of the lake.
 
-Three passes: the first reads the source once, writes the filters as Parquet and takes their moments; the basis
-follows, unless there is one that is kept. The second reads the Parquet files for what needs the basis or the layer's
-peak; the range of the histograms follows. The third counts the histograms. Workers take whole segments; what they
-return merges. Gets an open source and its tables; hands on a lake that only needs the commit.
+Two passes: the first reads the source once, writes the filters as Parquet and measures all that needs no basis; the
+basis follows, unless there is one that is kept, and with another look at the few blocks that may hold the extremes the
+range of the histograms. The second reads the Parquet files and counts the histograms. Workers take whole segments; what
+they return merges. Gets an open source and its tables; hands on a lake that only needs the commit.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
+from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from warehouse import passes, rollups
+from warehouse.coordinates import Basis, Coordinates, reach
 from warehouse.errors import SourceError
 from warehouse.lake import Lake
+from warehouse.layer_scan import Measurement
 from warehouse.metadata import Metadata
-from warehouse.plan import Segment, runs_of, segments_of
-from warehouse.rollups import Measurement
+from warehouse.plan import Run, Segment, runs_of, segments_of
 from warehouse.source import Source
-from warehouse.statistics import Basis, Coordinates, LayerScan, merge_moments
+from warehouse.statistics import merge_moments
 from warehouse.version import __version__
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, filters done and filters in all; from any thread, one call at a time."""
 
 T = TypeVar("T")
+
+FIRST_LOOK = 32
+"""Blocks to look at first, at each end of the range: most others are ruled out then."""
 
 
 class Counter:
@@ -89,6 +95,55 @@ class Measured:
     outside: int
 
 
+class Candidate(NamedTuple):
+    """A block that may hold an end of the range: its file, the first filter of that, and bounds of its coefficients."""
+
+    path: Path
+    first: int
+    block: Run
+    low: float
+    high: float
+
+
+def find_range(
+    candidates: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done
+) -> tuple[float, float]:
+    """Least and greatest coefficient of any component in blocks, looking only where the bounds leave it open.
+
+    Parameters
+    ----------
+    candidates
+        All blocks, file by file.
+    basis
+        Gives the coefficients.
+    threads
+        Worker threads, by default one per core.
+    done
+        Is told how many filters need no further look.
+    """
+
+    def look(chosen: Iterable[Candidate]) -> tuple[float, float]:
+        files = [list(group) for _, group in groupby(chosen, key=itemgetter(0, 1))]
+        blocks = [[candidate.block for candidate in file] for file in files]
+        work = partial(passes.extremes_in, basis=basis, done=done)
+        paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
+        lows, highs = zip(*in_parallel(threads, work, paths, firsts, blocks), strict=True)
+        return min(lows), max(highs)
+
+    by_low, by_high = (
+        sorted(range(len(candidates)), key=key) for key in (lambda i: candidates[i].low, lambda i: -candidates[i].high)
+    )
+    promising = {*by_low[:FIRST_LOOK], *by_high[:FIRST_LOOK]}
+    low, high = look(candidates[i] for i in sorted(promising))
+    others = [candidate for i, candidate in enumerate(candidates) if i not in promising]
+    open_ = [candidate for candidate in others if candidate.low < low or candidate.high > high]
+    done(sum(candidate.block.n for candidate in others) - sum(candidate.block.n for candidate in open_))
+    if open_:
+        lowest, highest = look(open_)
+        low, high = min(low, lowest), max(high, highest)
+    return low, high
+
+
 class Pipeline:
     """The passes over one source.
 
@@ -139,36 +194,20 @@ class Pipeline:
 
     def run(self, *, allow_nonfinite: bool) -> Measured:
         """Write all files of the lake."""
-        done = self.counter.add
-        self.counter.begin("converting")
-        work = partial(passes.convert, self.source, self.lake, done=done, allow_nonfinite=allow_nonfinite)
-        paths, scans, checksums = zip(*in_parallel(self.threads, work, self.segments), strict=True)
-        basis = self.coordinates.basis if self.coordinates else self._own_basis(chain(*scans))
-
-        self.counter.begin("measuring")
-        measure = partial(passes.measure, basis=basis, out_channels=self._out_channels(), done=done)
-        details = list(in_parallel(self.threads, measure, paths, self.segments, scans))
-        coordinates = self.coordinates or Coordinates.spanning(
-            basis,
-            sum(scan.scaled.n for scan in chain(*scans)),
-            min(detail.low for detail, _ in chain(*details)),
-            max(detail.high for detail, _ in chain(*details)),
-        )
-
+        if self.coordinates:
+            converted, coordinates = self._convert(None, allow_nonfinite), self.coordinates
+        else:
+            trial = passes.trial_basis(self.source)
+            converted = self._convert(trial, allow_nonfinite)
+            coordinates = self._own_coordinates(trial, converted)
+        paths = self._paths(converted)
+        measurements = [m for segment in converted for m in segment.measurements]
         self.counter.begin("counting")
-        count = partial(passes.count, coordinates=coordinates, done=done)
-        counts = list(in_parallel(self.threads, count, paths, self.segments, scans))
+        count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
+        finite = [[m.extent.is_finite for m in segment.measurements] for segment in converted]
+        tallies = list(chain(*in_parallel(self.threads, count, paths, self.segments, finite)))
 
-        runs = [run for segment in self.segments for run in segment.runs]
-        measurements = [
-            Measurement(run.layer_id, checksum, scan, detail, orthogonality)
-            for run, checksum, scan, (detail, orthogonality) in zip(
-                runs, chain(*checksums), chain(*scans), chain(*details), strict=True
-            )
-        ]
-        measured = Measured(
-            sum(not m.scan.is_finite for m in measurements), sum(tally.outside for tally in chain(*counts))
-        )
+        measured = Measured(sum(not m.extent.is_finite for m in measurements), sum(tally.outside for tally in tallies))
         for name, table in vars(self.tables).items():
             self.lake.write_table(name, table)
         if not self.coordinates:
@@ -179,18 +218,42 @@ class Pipeline:
         self.lake.write_table("layer_quality", rollups.layer_quality(measurements))
         self.lake.write_table("layer_checksums", rollups.layer_checksums(measurements))
         self.lake.write_batches("layer_peaks", *rollups.layer_peaks(measurements))
-        histograms = rollups.layer_histograms(
-            [run.layer_id for run in runs], [tally.counts for tally in chain(*counts)]
-        )
+        histograms = rollups.layer_histograms([m.layer_id for m in measurements], [tally.counts for tally in tallies])
         self.lake.write_batches("layer_histograms", *histograms)
         self.lake.write_table("sources", self._source_table(measurements, measured))
         return measured
 
-    def _own_basis(self, scans: Iterable[LayerScan]) -> Basis:
-        moments = merge_moments(scan.scaled for scan in scans)
+    def _convert(self, trial: Basis | None, allow_nonfinite: bool) -> list[passes.Converted]:
+        self.counter.begin("converting")
+        convert = partial(
+            passes.convert,
+            self.source,
+            self.lake,
+            out_channels=self._out_channels(),
+            trial=trial,
+            done=self.counter.add,
+            allow_nonfinite=allow_nonfinite,
+        )
+        return list(in_parallel(self.threads, convert, self.segments))
+
+    def _paths(self, converted: Iterable[passes.Converted]) -> list[Path]:
+        return [self.lake.folder / segment.file.path for segment in converted]
+
+    def _own_coordinates(self, trial: Basis, converted: Sequence[passes.Converted]) -> Coordinates:
+        moments = merge_moments(m.scan.scaled for file in converted for m in file.measurements)
         if moments.n == 0:
             raise SourceError("/filters: every layer has NaN or infinite weights, nothing can be computed")
-        return Basis.of(moments)
+        basis = Basis.of(moments)
+        self.counter.begin("measuring")
+        candidates = [
+            Candidate(path, segment.runs[0].start, block, *ends)
+            for path, segment, file in zip(self._paths(converted), self.segments, converted, strict=True)
+            for run, m in zip(segment.runs, file.measurements, strict=True)
+            if m.extent.is_finite
+            for block, *ends in zip(run.blocks(), *reach(m.scan.boxes, trial, basis), strict=True)
+        ]
+        low, high = find_range(candidates, basis, self.threads, self.counter.add)
+        return Coordinates.spanning(basis, moments.n, low, high)
 
     def _out_channels(self) -> dict[int | None, int]:
         """Output channels of the layers whose filters they divide."""
@@ -204,7 +267,7 @@ class Pipeline:
             "dtype": str(self.source.dtype),
             "n_filters": self.source.n_filters,
             "n_unclaimed": self.n_unclaimed,
-            "n_nonfinite": sum(m.scan.n_nonfinite for m in measurements),
+            "n_nonfinite": sum(m.extent.n_nonfinite for m in measurements),
             "n_outside": measured.outside,
             "ingested_at": datetime.now(UTC).replace(microsecond=0, tzinfo=None),
             "warehouse_version": __version__,

@@ -30,6 +30,11 @@ class Run:
         """Number of filters."""
         return self.stop - self.start
 
+    def blocks(self) -> Iterator[Run]:
+        """Cut into what statistics see at a time."""
+        for start in range(self.start, self.stop, BLOCK_FILTERS):
+            yield Run(self.layer_id, self.model_id, start, min(start + BLOCK_FILTERS, self.stop))
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -48,11 +53,13 @@ class Segment:
         return self.runs[-1].stop - self.runs[0].start
 
     def chunks(self) -> Iterator[list[Run]]:
-        """Cut the runs into blocks of one layer each and pack the blocks into chunks to read at a time."""
+        """Blocks of one layer each, packed into chunks to read at a time; only a run larger than a chunk is divided."""
         chunk: list[Run] = []
         for run in self.runs:
-            for start in range(run.start, run.stop, BLOCK_FILTERS):
-                block = Run(run.layer_id, run.model_id, start, min(start + BLOCK_FILTERS, run.stop))
+            if chunk and run.n <= CHUNK_FILTERS < run.stop - chunk[0].start:
+                yield chunk
+                chunk = []
+            for block in run.blocks():
                 if chunk and block.stop - chunk[0].start > CHUNK_FILTERS:
                     yield chunk
                     chunk = []

@@ -7,39 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from warehouse import staging
-from warehouse.statistics import (
-    BINS,
-    PEAK_EDGES,
-    SIZE,
-    TRIANGLE,
-    Coordinates,
-    Counts,
-    LayerDetail,
-    LayerScan,
-    Moments,
-    variance_entropies,
-)
+from warehouse.coordinates import BINS, Coordinates
+from warehouse.layer_scan import Measurement
+from warehouse.statistics import PEAK_EDGES, SIZE, TRIANGLE, Counts, Moments, variance_entropies
 
 HISTOGRAM_LAYERS = 1024
 """Layers whose histograms make up one row group."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """All that is known of one run of filters; ``layer_id`` is None where no layer claims them."""
-
-    layer_id: int | None
-    checksum: str
-    scan: LayerScan
-    detail: LayerDetail
-    orthogonality: float | None
 
 
 def layer_moments(measurements: Sequence[Measurement]) -> pa.Table:
@@ -47,10 +26,10 @@ def layer_moments(measurements: Sequence[Measurement]) -> pa.Table:
     columns = {
         "": [m.scan.scaled for m in measurements],
         "raw_": [m.scan.raw for m in measurements],
-        "clean_": [m.detail.clean(m.scan)[1] for m in measurements],
-        "clean_raw_": [m.detail.clean(m.scan)[0] for m in measurements],
+        "clean_": [m.scan.clean_scaled for m in measurements],
+        "clean_raw_": [m.scan.clean_raw for m in measurements],
     }
-    missing = np.array([not m.scan.is_finite for m in measurements])
+    missing = np.array([not m.extent.is_finite for m in measurements])
     table = {
         "layer_id": pa.array([m.layer_id for m in measurements], pa.int32()),
         "n": pa.array([m.n for m in columns[""]], pa.int64(), mask=missing),
@@ -76,25 +55,24 @@ def _vectors(values: np.ndarray, missing: np.ndarray | None = None) -> pa.FixedS
 def layer_quality(measurements: Sequence[Measurement]) -> pa.Table:
     """Quality of each layer; runs that no layer claims are left out."""
     layers = [m for m in measurements if m.layer_id is not None]
-    clean = [m.detail.clean(m.scan) for m in layers]
     measured: dict[str, Sequence[float | None]] = {
-        "n_sparse": [m.detail.n_sparse for m in layers],
+        "n_sparse": [m.scan.n_sparse for m in layers],
         "variance_entropy": variance_entropies([m.scan.raw for m in layers]),
-        "variance_entropy_clean": variance_entropies([raw for raw, _ in clean]),
-        "scaled_clean_entropy": variance_entropies([scaled for _, scaled in clean]),
+        "variance_entropy_clean": variance_entropies([m.scan.clean_raw for m in layers]),
+        "scaled_clean_entropy": variance_entropies([m.scan.clean_scaled for m in layers]),
         "orthogonality": [m.orthogonality for m in layers],
         "l1": [m.scan.l1 for m in layers],
         "l2": [m.scan.l2 for m in layers],
-        "l1_standardised": [_ratio(m.detail.absolute_deviation, m.scan.weight_std) for m in layers],
+        "l1_standardised": [_ratio(m.scan.absolute_deviation, m.scan.weight_std) for m in layers],
         # the sum of squares after standardisation is n - 1 by definition
         "l2_standardised": [math.sqrt(m.scan.n_weights - 1) if m.scan.weight_std else None for m in layers],
     }
-    missing = np.array([not m.scan.is_finite for m in layers])
+    missing = np.array([not m.extent.is_finite for m in layers])
     columns = {name: pa.array(values, pa.float64()) for name, values in measured.items()}
     columns = {name: pc.if_else(pa.array(missing), None, column) for name, column in columns.items()}
     columns["n_sparse"] = columns["n_sparse"].cast(pa.int64())
     columns["layer_id"] = pa.array([m.layer_id for m in layers], pa.int32())
-    columns["n_filters"] = pa.array([m.scan.n_filters for m in layers], pa.int64())
+    columns["n_filters"] = pa.array([m.extent.n_filters for m in layers], pa.int64())
     return staging.run(
         "layer_quality", {"measured_quality": pa.table(columns)}, uses=[("macros", "randomness_threshold")]
     )
@@ -118,7 +96,7 @@ def layer_peaks(measurements: Sequence[Measurement]) -> tuple[pa.Schema, Iterato
     """Schema and tables of the bins of relative peaks that are not empty; runs that no layer claims are left out."""
     layers = [m for m in measurements if m.layer_id is not None]
     schema = pa.schema([("layer_id", pa.int32()), ("bin", pa.uint16()), ("n", pa.int64())])
-    counts = [m.detail.relative_peaks for m in layers]
+    counts = [m.scan.relative_peaks for m in layers]
     return schema, _count_tables(schema, [m.layer_id for m in layers], counts, lambda positions: [positions])
 
 

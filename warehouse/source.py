@@ -1,14 +1,13 @@
-"""A dataset file in: trained 3x3 filters in column-major blocks, and the table of the layers they belong to.
+"""A dataset file in: trained 3x3 filters in pieces, and the table of the layers they belong to.
 
-Gets the path of a ``dataset.h5`` (or ``.h5.xz``) of the CNN Filter DB family and hands on `float32` blocks of
-shape (9, n) and a `MetaFrame`. The file is hostile until proven otherwise: nothing that it holds is run.
+Gets the path of a ``dataset.h5`` (or ``.h5.xz``) of the CNN Filter DB family and hands on `float32` rows of
+shape (n, 9) and a `MetaFrame`. The file is hostile until proven otherwise: nothing that it holds is run.
 """
 
 import hashlib
-import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +17,12 @@ from typing import Self
 import h5py
 import numpy as np
 
-from warehouse import hdf5, xz
+from warehouse import chunks, hdf5, virtual, xz
 from warehouse.errors import SourceError
 from warehouse.frames import MetaFrame, read_frame
 
 _WEIGHTS = 9
 _PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enough to keep calls rare
-_CHUNK_CACHE = 64 << 20  # bytes of unpacked chunks that HDF5 keeps: a read may want a part of a chunk
 _SAMPLE = 1 << 16
 _N_SAMPLES = 16
 # The types whose bytes NumPy reads as they lie in the file.
@@ -61,6 +59,7 @@ class Source:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._offset = _raw_offset(filters)
+        self._has_large_chunks = not filters.is_virtual and chunks.check_storage(filters)
         self._descriptor = -1
         if self._offset is not None:
             self._descriptor = os.open(unpacked, os.O_RDONLY)
@@ -103,8 +102,8 @@ class Source:
         Returns
         -------
         np.ndarray
-            Weights ``w0 .. w8`` of each filter, (9, stop - start) float32, C-contiguous. A weight
-            beyond the range of float32 comes as infinity.
+            Weights ``w0 .. w8``, a filter a row, (stop - start, 9) float32, C-contiguous. A weight beyond the range of
+            float32 comes as infinity.
 
         Raises
         ------
@@ -115,19 +114,19 @@ class Source:
             raise SourceError(
                 f"{self.path}: filters {start} to {stop} were asked for, the file holds {self.n_filters:,}"
             )
-        block = np.empty((_WEIGHTS, stop - start), np.float32) if out is None else out
+        rows = np.empty((stop - start, _WEIGHTS), np.float32) if out is None else out
         step = _step(self._filters)
-        rows = self._scratch(min(step, stop - start))
-        columns = rows.reshape(-1, _WEIGHTS).T
+        stored = self._scratch(min(step, stop - start))
         # A float64 too large for float32 is the caller's to find, by its value.
         with _reading(self.path), np.errstate(over="ignore", invalid="ignore"):
             first = start
             while first < stop:
                 last = min(stop, (first // step + 1) * step)
-                self._fill(rows[: last - first], first)
-                block[:, first - start : last - start] = columns[:, : last - first]
+                piece = stored[: last - first]
+                self._fill(piece, first)
+                rows[first - start : last - start] = piece.reshape(-1, _WEIGHTS)
                 first = last
-        return block
+        return rows
 
     def fingerprint(self) -> dict[str, str | int]:
         """Identify the file without reading all of it.
@@ -164,6 +163,8 @@ class Source:
         """Fill ``rows`` with filters as stored, from `first` on."""
         if self._offset is None:
             with self._lock:
+                if self._has_large_chunks:
+                    chunks.check_unpacked(self._filters, range(first, first + len(rows)))
                 self._filters.read_direct(rows, np.s_[first : first + len(rows)])
             return
         # Reading past HDF5 needs no lock and lets other threads run.
@@ -178,7 +179,11 @@ class Source:
 
 
 def open_source(
-    path: str | os.PathLike[str], *, scratch: Path | None = None, progress: xz.Progress | None = None
+    path: str | os.PathLike[str],
+    *,
+    allow_sources: Iterable[str | os.PathLike[str]] = (),
+    scratch: Path | None = None,
+    progress: xz.Progress | None = None,
 ) -> Source:
     """Open a dataset file.
 
@@ -187,6 +192,9 @@ def open_source(
     path
         An HDF5 file with ``/filters`` (or ``/filter``), of shape (N, 3, 3) or (N, 9), and ``/meta``; or such
         a file packed by ``xz``, whatever its name.
+    allow_sources
+        Files, and folders of files, from which ``/filters`` may draw if it is a virtual dataset. Without them it may
+        map only its own file.
     scratch
         The folder for what a packed file unpacks to; by default the system's folder for temporary files.
     progress
@@ -210,8 +218,8 @@ def open_source(
         with _reading(path):
             if not h5py.is_hdf5(unpacked):
                 raise SourceError("not an HDF5 file; expected dataset.h5 or dataset.h5.xz")
-            file = resources.enter_context(h5py.File(unpacked, "r", rdcc_nbytes=_CHUNK_CACHE))
-            return Source(path, unpacked, _find_filters(file), resources)
+            file = resources.enter_context(h5py.File(unpacked, "r", rdcc_nbytes=chunks.CACHE))
+            return Source(path, unpacked, _find_filters(file, unpacked, allow_sources), resources)
 
 
 def _is_packed(path: Path) -> bool:
@@ -221,11 +229,13 @@ def _is_packed(path: Path) -> bool:
         return file.read(len(xz.MAGIC)) == xz.MAGIC
 
 
-def _find_filters(file: h5py.File) -> h5py.Dataset:
+def _find_filters(file: h5py.File, path: Path, allow_sources: Iterable[str | os.PathLike[str]]) -> h5py.Dataset:
     name = next((name for name in ("filters", "filter") if hdf5.member(file, name) is not None), None)
     if name is None:
         raise SourceError(f"no /filters dataset; the file holds {sorted(file)[:10]}")
-    filters = hdf5.dataset(file, name)
+    filters = hdf5.dataset(file, name, virtual=True)
+    if filters.is_virtual:
+        virtual.check(filters, path, allow_sources)
     shape: tuple[int, ...] = filters.shape or ()
     if shape[1:] not in {(3, 3), (9,)}:
         raise SourceError(f"/{name} has shape {shape}; expected (N, 3, 3) or (N, 9)")
@@ -233,21 +243,13 @@ def _find_filters(file: h5py.File) -> h5py.Dataset:
         raise SourceError(f"/{name} holds {filters.dtype}; expected float16, float32 or float64")
     if shape[0] == 0:
         raise SourceError(f"/{name} holds no filters")
-    if filters.id.get_storage_size() == 0:
-        raise SourceError(f"/{name} declares {shape[0]:,} filters and holds none: it was never written")
-    chunk_bytes = math.prod(filters.chunks or ()) * filters.dtype.itemsize
-    if chunk_bytes > _CHUNK_CACHE:
-        raise SourceError(
-            f"/{name} is stored in chunks of {chunk_bytes >> 20:,} MiB, which every read would unpack whole; "
-            f"repack it with h5repack -l {name}:CHUNK=100000x{'x'.join(map(str, shape[1:]))}"
-        )
     return filters
 
 
 def _raw_offset(filters: h5py.Dataset) -> int | None:
     """Return the byte at which the coefficients lie in one piece, or ``None`` if only HDF5 can read them."""
     stored_type = filters.id.get_type()
-    if filters.chunks is not None or not any(stored_type.equal(raw) for raw in _RAW_TYPES):
+    if filters.chunks is not None or filters.is_virtual or not any(stored_type.equal(raw) for raw in _RAW_TYPES):
         return None
     offset: int | None = filters.id.get_offset() if hasattr(os, "preadv") else None
     return offset

@@ -14,7 +14,6 @@ import shutil
 import statistics
 import subprocess
 import sysconfig
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +23,7 @@ import h5py
 import numpy as np
 
 import warehouse
-from tests.benchmarks.measure import Cost, in_new_process
+from tests.benchmarks.measure import Cost, ask, in_new_process, working_folder
 from warehouse.lake import Lake
 from warehouse.metadata import tabulate
 from warehouse.plan import Segment, runs_of, segments_of
@@ -38,14 +37,14 @@ def make_sample(path: str, filters: str, layers: str) -> None:
     warehouse.write_sample(path, filters=int(filters), layers=int(layers), models=min(200, int(layers)))
 
 
-def run_ingest(source: str, target: str) -> int:
+def run_ingest(source: str, target: str, *allowed: str) -> int:
     """Ingest; returns the bytes on disk."""
-    return warehouse.ingest(source, target).bytes
+    return warehouse.ingest(source, target, allow_sources=allowed).bytes
 
 
-def run_plain_copy(source: str, target: str) -> int:
-    """Write the same Parquet files from the same reader, without any statistic."""
-    with open_source(source) as opened, ThreadPoolExecutor(os.cpu_count()) as pool:
+def run_plain_copy(source: str, target: str, *allowed: str) -> int:
+    """Write the same Parquet files from the same reader, without any statistic; returns their bytes."""
+    with open_source(source, allow_sources=allowed) as opened, ThreadPoolExecutor(os.cpu_count()) as pool:
         layers = tabulate(opened.meta(), opened.n_filters).layers
         columns = [layers[name].to_pylist() for name in ("layer_id", "model_id", "first_filter_id", "n_filters")]
         lake = Lake(Path(target))
@@ -53,7 +52,7 @@ def run_plain_copy(source: str, target: str) -> int:
         def copy(segment: Segment) -> None:
             with lake.write_filters(segment.model_id) as (_, writer):
                 for chunk in segment.chunks():
-                    writer.write(opened.read(chunk[0].start, chunk[-1].stop), chunk)
+                    writer.write(np.ascontiguousarray(opened.read(chunk[0].start, chunk[-1].stop).T), chunk)
 
         list(pool.map(copy, segments_of(runs_of(list(zip(*columns, strict=True)), opened.n_filters))))
         lake.wait_for_disk()
@@ -84,17 +83,6 @@ def run_notebook(source: str) -> int:
     return rows
 
 
-def query_milliseconds(path: Path, sql: str, repeats: int = 15) -> float:
-    """Median time of a query on an open connection, results fetched."""
-    with duckdb.connect(str(path / "warehouse.duckdb"), read_only=True) as con:
-        times = []
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            con.sql(sql).fetchall()
-            times.append(time.perf_counter() - begin)
-    return 1000 * statistics.median(times)
-
-
 def shell_milliseconds(path: Path, sql: str, repeats: int = 5) -> float:
     """Median time of a query in the shell, its start included."""
     shell = shutil.which("duckdb", path=sysconfig.get_path("scripts")) or "duckdb"
@@ -114,8 +102,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2000)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; needs 150 bytes a filter")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        run(Path(folder), arguments.filters, arguments.layers)
+    with working_folder(arguments.folder) as folder:
+        run(folder, arguments.filters, arguments.layers)
 
 
 def run(folder: Path, filters: int, layers: int) -> None:
@@ -142,9 +130,8 @@ def run(folder: Path, filters: int, layers: int) -> None:
     print(f"{notebook.peak_mb / ingest.peak_mb:.1f} times the memory")
     print(f"peak memory, all / a quarter: {ingest.peak_mb / costs['ingest of a quarter'].peak_mb:.2f}")
     print(f"bytes a filter on disk: {ingest.result / filters:.1f} (copy {copy.result / filters:.1f})\n")
-    for sql in ("from drift(task)", "from drift(depth_decile)", "from drift(model_id)", "from quality(task)"):
-        print(f"{sql:30}{query_milliseconds(target, sql):8.1f} ms")
-    print(f"{'from pca(task)':30}{query_milliseconds(target, 'from pca(task)', 5):8.1f} ms")
+    for question in ("drift(task)", "drift(depth_decile)", "drift(model_id)", "quality(task)", "pca(task)"):
+        print(f"{f'from {question}':30}{ask(str(target), f'from {question}').warm:8.1f} ms")
     print(f"{'from pca(task), in the shell':30}{shell_milliseconds(target, 'from pca(task)'):8.1f} ms")
 
 
