@@ -178,7 +178,7 @@ def full_disk(*_: Any) -> None:
 
 @pytest.mark.parametrize("failure", ["weights", "catalog", "interrupt"])
 @pytest.mark.parametrize("exists", [True, False], ids=["replace", "anew"])
-def test_a_failing_ingest_leaves_everything_as_it_was(
+def test_a_failing_ingest_leaves_the_warehouse_as_it_was_and_nothing_that_vacuum_does_not_clear_away(
     target: Path, new: Path, broken: Path, monkeypatch: pytest.MonkeyPatch, failure: str, exists: bool
 ) -> None:
     if not exists:
@@ -199,9 +199,13 @@ def test_a_failing_ingest_leaves_everything_as_it_was(
     with pytest.raises(expected):
         warehouse.ingest(broken if failure == "weights" else new, target, replace=exists, progress=progress)
     monkeypatch.undo()
-    assert contents(target) == before
-    assert target.exists() == exists
+    assert {name: digest for name, digest in contents(target).items() if name in before} == before
     assert not exists or n_filters(target) == 600
+    if failure == "weights":
+        assert target.exists() == exists
+    else:
+        vacuum(target)
+    assert contents(target) == before
 
 
 @pytest.mark.parametrize("step", ["sync", "leftovers"])
@@ -245,7 +249,7 @@ def kill_ingest(source: Path, target: Path, moment: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("moment", ["converting", "catalog", "commit"])
+@pytest.mark.parametrize("moment", [pytest.param("converting", marks=pytest.mark.slow), "catalog", "commit"])
 def test_a_killed_replace_changes_nothing_and_vacuum_clears_it_away(target: Path, new: Path, moment: str) -> None:
     before = contents(target)
     kill_ingest(new, target, moment)
@@ -265,8 +269,9 @@ def test_a_killed_first_ingest_is_no_warehouse_and_can_be_run_again(tmp_path: Pa
     with pytest.raises(LakeError, match="is not a warehouse"):
         warehouse.open(target)
     summary = warehouse.ingest(old, target)
-    assert summary.leftover_bytes == sum((target / name).stat().st_size for name in left)
-    assert not left & committed(target)
+    found = set(contents(target))
+    assert summary.leftover_bytes == sum((target / name).stat().st_size for name in found - committed(target))
+    assert left & committed(target), "nothing of the first run was of use"
     assert n_filters(target) == 600
     vacuum(target)
     assert set(contents(target)) == committed(target)

@@ -15,6 +15,7 @@ from warehouse.extraction import ExtractedModel, extract
 from warehouse.ingest import Summary, ingest
 from warehouse.sample import write_sample
 from warehouse.session import Warehouse
+from warehouse.verify import Verification, verify
 from warehouse.version import __version__
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "QueryError",
     "SourceError",
     "Summary",
+    "Verification",
     "Warehouse",
     "WarehouseError",
     "__version__",
     "extract",
     "ingest",
     "open",
+    "verify",
     "write_sample",
 ]
 

@@ -17,7 +17,7 @@ import duckdb
 import typer
 from rich.console import Console
 
-from warehouse import catalog, change_cli, changes, compare_cli, demo, extract_cli, figure_cli, output
+from warehouse import catalog, change_cli, changes, compare_cli, demo, extract_cli, figure_cli, output, verify_cli
 from warehouse.connection import connect
 from warehouse.errors import QueryError, WarehouseError, duckdb_message
 from warehouse.ingest import Summary
@@ -85,25 +85,46 @@ def ingest(
     source: Annotated[Path, typer.Argument(help="dataset.h5 or dataset.h5.xz")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder to make.")],
     replace: Annotated[bool, typer.Option(help="Replace the warehouse that is there.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew where an interrupted ingest would go on.")
+    ] = False,
     append: Annotated[
         bool, typer.Option("--append", help="Add to the warehouse that is there, on its basis and range.")
     ] = False,
     allow_nonfinite: Annotated[
         bool, typer.Option(help="Keep layers with NaN or infinite weights, with NULL statistics.")
     ] = False,
+    allow_source: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file or folder from which a virtual dataset may draw; can be repeated."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
 ) -> None:
     """Make a warehouse of a dataset file, or add one to it."""
     if append:
-        if replace:
-            raise typer.BadParameter("--append and --replace exclude each other")
+        if replace or restart:
+            raise typer.BadParameter("--append cannot go with --replace or --restart")
         with bar(errors) as progress:
-            change = changes.append(source, path, allow_nonfinite=allow_nonfinite, threads=threads, progress=progress)
+            change = changes.append(
+                source,
+                path,
+                allow_nonfinite=allow_nonfinite,
+                allow_sources=allow_source or (),
+                threads=threads,
+                progress=progress,
+            )
         change_cli.tell(change)
         return
     with bar(errors) as progress:
         summary = run_ingest(
-            source, path, replace=replace, allow_nonfinite=allow_nonfinite, threads=threads, progress=progress
+            source,
+            path,
+            replace=replace,
+            restart=restart,
+            allow_nonfinite=allow_nonfinite,
+            allow_sources=allow_source or (),
+            threads=threads,
+            progress=progress,
         )
     _report(summary)
 
@@ -223,6 +244,7 @@ app.command(epilog="Example: warehouse add cnn.warehouse resnet18.onnx --task Cl
 app.command(epilog="Example: warehouse compare resnet18.onnx cnn.warehouse -o resnet18.html")(compare_cli.compare)
 app.command(epilog="Example: warehouse remove cnn.warehouse resnet18.onnx")(change_cli.remove)
 app.command(epilog="Example: warehouse refit cnn.warehouse")(change_cli.refit)
+app.command(epilog="Example: warehouse verify cnn.warehouse --quick")(verify_cli.verify)
 app.command(epilog="Example: warehouse figure cnn.warehouse drift_heatmap --axis task -o drift.pdf")(figure_cli.figure)
 app.command(epilog="Example: warehouse report cnn.warehouse -o report.html --axis task")(figure_cli.report)
 
@@ -272,6 +294,10 @@ def vacuum(path: WarehousePath) -> None:
     errors.print(f"{path}: removed {n:,} files, {bytes_text(n_bytes)}", markup=False)
 
 
+def _tell(error: str) -> None:
+    errors.print(f"error: {chr(10).join(map(output.printable, error.splitlines()))}", markup=False)
+
+
 def main() -> None:
     """Run the command line and exit."""
     try:
@@ -285,8 +311,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except duckdb.Error as error:
-        errors.print(f"error: {duckdb_message(error)}", markup=False)
+        _tell(duckdb_message(error))
         sys.exit(1)
     except (WarehouseError, OSError) as error:
-        errors.print(f"error: {error}", markup=False)
+        _tell(str(error))
         sys.exit(1)

@@ -13,11 +13,14 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from warehouse import catalog
-from warehouse.errors import LakeError
-from warehouse.lake import DATABASE, LOCK, Lake, disk_errors, leftovers, lock
+from warehouse.errors import LakeError, SourceError
+from warehouse.journal import Journal, journaled_files
+from warehouse.lake import DATABASE, JOURNAL, LOCK, Lake, disk_errors, is_unfinished, leftovers, lock
+from warehouse.maintenance import committed_paths
 from warehouse.metadata import tabulate
 from warehouse.pipeline import Pipeline, Progress, for_stage
 from warehouse.source import naming, open_source
+from warehouse.version import __version__
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def ingest(
     target: str | Path,
     *,
     replace: bool = False,
+    restart: bool = False,
     allow_nonfinite: bool = False,
     allow_sources: Iterable[str | Path] = (),
     threads: int | None = None,
@@ -78,6 +82,8 @@ def ingest(
         The warehouse's folder, to be created.
     replace
         Replace the warehouse at ``target`` if there is one. Until the commit its readers see the old one.
+    restart
+        Begin anew where an interrupted ingest of the same source would go on.
     allow_nonfinite
         Keep layers with NaN or infinite weights, with NULL as their statistics, instead of refusing the file.
     allow_sources
@@ -97,19 +103,26 @@ def ingest(
     Notes
     -----
     Nothing that exists is changed before the last step, one rename. Memory depends on ``threads``, not on
-    the number of filters.
+    the number of filters. What was finished before a crash, a full disk or an interruption is kept, and the same call
+    goes on from there.
     """
     begin = time.monotonic()
     target = Path(target)
     with (
-        _locked_target(target, replace=replace) as lake,
+        _locked_target(target, replace=replace, restart=restart) as work,
         open_source(source, allow_sources=allow_sources, progress=for_stage(progress, "decompressing")) as opened,
     ):
+        lake = work.lake
         with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
             tables = tabulate(opened.meta(), opened.n_filters).of_source(opened.path.name)
             pipeline = Pipeline(opened, tables, lake, threads=threads, progress=progress)
+            told = {"n_filters": opened.n_filters, "allow_nonfinite": allow_nonfinite, "version": __version__}
+            pipeline.journal = work.journal = Journal(
+                target, {**opened.fingerprint(), **told, "layers": pipeline.plan_checksum()}
+            )
             measured = pipeline.run(allow_nonfinite=allow_nonfinite)
         commit(lake)
+        work.journal.remove()
         return Summary(
             path=target,
             filters=opened.n_filters,
@@ -123,38 +136,69 @@ def ingest(
         )
 
 
+@dataclass
+class _Work:
+    """What an ingest writes, and once its source is open the journal of what is finished."""
+
+    lake: Lake
+    journal: Journal | None = None
+
+    def clear(self, error: BaseException) -> None:
+        """Remove what an ingest that failed has written, but for what its next run can use."""
+        # a source that is refused will be another one when it is not
+        if self.journal is None or isinstance(error, SourceError) or not self.journal.n_finished:
+            self.lake.discard()
+            if self.journal and not self.lake.is_committed:
+                self.journal.remove()
+        else:
+            self.lake.discard(but=journaled_files(self.lake.folder))
+
+
 @contextlib.contextmanager
-def _locked_target(target: Path, *, replace: bool) -> Iterator[Lake]:
-    """Lock the folder for a new state; if anything fails before the commit, remove what was written there."""
+def _locked_target(target: Path, *, replace: bool, restart: bool) -> Iterator[_Work]:
+    """Lock the folder for a new state; if anything fails before the commit, clear up there."""
     catalog.search_in(target)  # refuses a path below which DuckDB could not read
     with disk_errors(target):
         if target.exists() and not target.is_dir():
             raise LakeError(f"{target} is a file; name a folder for the warehouse")
         is_new = not target.exists() or not any(target.iterdir())
-        if not is_new and not (target / DATABASE).exists() and not _is_unfinished(target):
+        if not is_new and not (target / DATABASE).exists() and not is_unfinished(target):
             raise LakeError(f"{target} holds other files and is no warehouse; name a new folder")
         target.mkdir(parents=True, exist_ok=True)
     with lock(target):
-        lake = Lake(target)
+        work = _Work(Lake(target))
         try:
             if (target / DATABASE).exists() and not replace:
                 raise LakeError(
                     f"{target} is a warehouse already; use --replace to make it anew, --append to add to it, "
                     "or name another"
                 )
-            yield lake
-        except BaseException:
-            lake.discard()
-            if is_new and not lake.is_committed:
+            _tidy_journal(target, restart=restart)
+            yield work
+        except BaseException as error:
+            work.clear(error)
+            kept = (target / JOURNAL).exists()
+            if is_new and not kept and not work.lake.is_committed:
                 (target / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     target.rmdir()
+            if kept and isinstance(error, LakeError) and work.journal:
+                raise LakeError(
+                    f"{error}; what is finished is kept, and the same command goes on from there"
+                ) from error
             raise
 
 
-def _is_unfinished(target: Path) -> bool:
-    """Whether a folder holds nothing but what a broken ingest leaves behind."""
-    return all(path.name in ("lake", LOCK) or path.name.startswith(f"{DATABASE}.") for path in target.iterdir())
+def _tidy_journal(target: Path, *, restart: bool) -> None:
+    """Remove a journal that has been committed, and with ``restart`` any, with the files that only it names."""
+    files = {file.path for file in journaled_files(target)}
+    if not (target / JOURNAL).exists():
+        return
+    committed = committed_paths(target)
+    if restart or files & committed:
+        for path in files - committed:
+            (target / path).unlink(missing_ok=True)
+        (target / JOURNAL).unlink()
 
 
 def commit(lake: Lake) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ from warehouse.plan import Run
 
 DATABASE = "warehouse.duckdb"
 LOCK = ".lock"
+JOURNAL = "ingest.journal"
+OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
+"""Names of the files that a lake writes; what is called otherwise is somebody else's."""
 WEIGHTS = tuple(f"w{i}" for i in range(9))
 FILTER_SCHEMA = pa.schema(
     [
@@ -175,11 +179,11 @@ class Lake:
         self.folder = folder
         self.files: list[LakeFile] = list(kept)
         self.first_filter_id = 0
-        self._begun: list[Path] = []
+        self._begun: set[Path] = set()
         self._committed = -1
         # the disk is slow to confirm: a thread of its own waits for it while the statistics go on
         self._syncer = ThreadPoolExecutor(1)
-        self._syncing: list[Future[None]] = []
+        self._syncing: dict[str, Future[None]] = {}
         self._guard = threading.Lock()
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -210,7 +214,7 @@ class Lake:
         relative = f"{folder}/{uuid.uuid4().hex}.parquet"
         path = self.folder / relative
         with self._guard:
-            self._begun.append(path)
+            self._begun.add(path)
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
@@ -219,7 +223,7 @@ class Lake:
             n_rows = pq.read_metadata(path).num_rows
         with self._guard:
             self.files.append(LakeFile(name, relative, n_rows, sink.bytes, sink.sha256))
-            self._syncing.append(self._syncer.submit(_sync_named, path))
+            self._syncing[relative] = self._syncer.submit(_sync_named, path)
 
     def finished(self, path: Path) -> LakeFile:
         """What is known of a file that was written."""
@@ -234,10 +238,24 @@ class Lake:
             self.write_batches(file.name, old.schema_arrow, groups)
         self.files[self.files.index(file)] = self.files.pop()
 
+    def take(self, file: LakeFile) -> bool:
+        """Name a file that an earlier run has finished, if it is still there."""
+        path = self.folder / file.path
+        if not path.is_file() or path.stat().st_size != file.bytes:
+            return False
+        with self._guard:
+            self._begun.add(path)
+            self.files.append(file)
+        return True
+
+    def wait_for(self, file: LakeFile) -> None:
+        """Return when a file that was written is on the disk."""
+        self._syncing[file.path].result()
+
     def wait_for_disk(self) -> None:
         """Return when every file is on the disk; no more can be written then."""
         self._syncer.shutdown()
-        for done in self._syncing:
+        for done in self._syncing.values():
             done.result()
 
     def commit(self, database: Path) -> None:
@@ -257,23 +275,31 @@ class Lake:
         database = self.folder / DATABASE
         return database.exists() and database.stat().st_ino == self._committed
 
-    def discard(self) -> None:
+    def discard(self, but: Iterable[LakeFile] = ()) -> None:
         """Remove everything written, finished or not, and the folders then empty; once committed, do nothing."""
         if self.is_committed:
             return
         self._syncer.shutdown(cancel_futures=True)
-        for path in self._begun:
+        for path in self._begun - {self.folder / file.path for file in but}:
             path.unlink(missing_ok=True)
         remove_empty_folders(self.folder)
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a broken ingest leaves behind."""
+    known = ("lake", LOCK, JOURNAL)
+    return all(path.name in known or path.name.startswith(f"{DATABASE}.") for path in folder.iterdir())
+
+
 def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
-    """Files below ``folder/lake``, and databases never finished, that are not among the paths ``named``."""
+    """Files that a lake has written, and what belongs to unfinished work, that are not among the paths ``named``."""
     keep = {folder / path for path in named}
-    found = [path for path in (folder / "lake").rglob("*") if path.is_file() and path not in keep]
+    found = [
+        path for path in (folder / "lake").rglob("*.parquet") if OWN_NAME.fullmatch(path.name) and path not in keep
+    ]
     unfinished = [path for path in folder.glob(f"{DATABASE}.*.tmp*") if not path.is_dir()]
     spilled = folder.glob(f"{DATABASE}.*.tmp.spill/*")
-    return sorted([*found, *unfinished, *spilled])
+    return sorted([*found, *unfinished, *spilled, *folder.glob(JOURNAL)])
 
 
 def remove_empty_folders(folder: Path) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from warehouse.connection import connect
-from warehouse.lake import leftovers, lock, remove_empty_folders
+from warehouse.lake import DATABASE, JOURNAL, leftovers, lock, remove_empty_folders
 
 
 def vacuum(path: str | Path) -> tuple[int, int]:
-    """Remove files that a replaced warehouse or a broken ingest left behind.
+    """Remove files that a replaced warehouse or an unfinished ingest left behind; that one can then not be resumed.
 
     Readers that opened the replaced warehouse lose sight of its single filters.
 
     Parameters
     ----------
     path
-        The warehouse's folder.
+        The folder of a warehouse, or of one whose first ingest is not finished.
 
     Returns
     -------
@@ -28,13 +28,20 @@ def vacuum(path: str | Path) -> tuple[int, int]:
         No warehouse is there, or another process writes into it.
     """
     folder = Path(path)
-    connect(folder).close()
+    if not (folder / JOURNAL).exists():
+        connect(folder).close()
     with lock(folder):
-        with connect(folder) as con:
-            named = {name for (name,) in con.sql("select path from files").fetchall()}
-        found = leftovers(folder, named)
+        found = leftovers(folder, committed_paths(folder))
         n_bytes = sum(file.stat().st_size for file in found)
         for file in found:
             file.unlink()
         remove_empty_folders(folder)
     return len(found), n_bytes
+
+
+def committed_paths(folder: Path) -> set[str]:
+    """Paths, from a warehouse's folder, of the files that its last commit names; none before the first."""
+    if not (folder / DATABASE).exists():
+        return set()
+    with connect(folder) as con:
+        return {name for (name,) in con.sql("select path from warehouse.files").fetchall()}

@@ -8,8 +8,10 @@ they return merges. Gets an open source and its tables; hands on a lake that onl
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ import pyarrow as pa
 from warehouse import passes, rollups
 from warehouse.coordinates import Basis, Coordinates, reach
 from warehouse.errors import SourceError
+from warehouse.journal import Journal
 from warehouse.lake import Lake
 from warehouse.layer_scan import Measurement
 from warehouse.metadata import Metadata
@@ -67,7 +70,7 @@ def for_stage(progress: Progress | None, stage: str) -> Callable[[int, int], Non
     return partial(progress, stage) if progress else None
 
 
-def in_parallel(threads: int | None, work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T]:
+def in_parallel(threads: int | None, work: Callable[..., T], *arguments: Iterable[Any]) -> Generator[T, None, None]:
     """Results of ``work`` in order, by default with a thread per core; the first error ends all."""
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         futures = [pool.submit(work, *each) for each in zip(*arguments, strict=True)]
@@ -157,6 +160,8 @@ class Pipeline:
         Where the files go.
     coordinates
         Basis and range to measure in; None takes those of this source and writes them too.
+    journal
+        Knows what an earlier run has finished, and is told what this one does.
     name
         Of the source in the table ``sources``, by default its file's.
     threads
@@ -172,12 +177,13 @@ class Pipeline:
         lake: Lake,
         *,
         coordinates: Coordinates | None = None,
+        journal: Journal | None = None,
         name: str | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.source, self.tables, self.lake = source, tables, lake
-        self.coordinates, self.threads = coordinates, threads
+        self.coordinates, self.journal, self.threads = coordinates, journal or Journal(), threads
         self.name = name or source.path.name
         columns = ("layer_id", "model_id", "first_filter_id", "n_filters")
         layers = [
@@ -192,6 +198,10 @@ class Pipeline:
         """Filters that no layer claims."""
         return self.source.n_filters - int(sum(self.tables.layers["n_filters"].to_pylist()))
 
+    def plan_checksum(self) -> str:
+        """SHA-256 of what is measured of which filters: the layers and how they are cut."""
+        return hashlib.sha256(repr((self.segments, self._out_channels())).encode()).hexdigest()
+
     def run(self, *, allow_nonfinite: bool) -> Measured:
         """Write all files of the lake."""
         if self.coordinates:
@@ -205,7 +215,7 @@ class Pipeline:
         self.counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
         finite = [[m.extent.is_finite for m in segment.measurements] for segment in converted]
-        tallies = list(chain(*in_parallel(self.threads, count, paths, self.segments, finite)))
+        tallies = list(chain(*self._resumed("counted", list[passes.Tally], count, paths, self.segments, finite)))
 
         measured = Measured(sum(not m.extent.is_finite for m in measurements), sum(tally.outside for tally in tallies))
         for name, table in vars(self.tables).items():
@@ -234,7 +244,26 @@ class Pipeline:
             done=self.counter.add,
             allow_nonfinite=allow_nonfinite,
         )
-        return list(in_parallel(self.threads, convert, self.segments))
+        return self._resumed("converted", passes.Converted, convert, self.segments)
+
+    def _resumed(self, stage: str, kind: Any, work: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
+        """Results of ``work`` on each segment: those that the journal knows, and the others anew."""
+        found: dict[int, T] = {}
+        for i, segment in enumerate(self.segments):
+            known = self.journal.get(stage, i, kind)
+            if known is not None and (not isinstance(known, passes.Converted) or self.lake.take(known.file)):
+                found[i] = known
+                self.counter.add(segment.n)
+        missing = [i for i in range(len(self.segments)) if i not in found]
+        todo = [[each[i] for i in missing] for each in arguments]
+        # closed at once if the disk fails here, so that no worker goes on behind the error
+        with contextlib.closing(in_parallel(self.threads, work, *todo)) as results:
+            for i, result in zip(missing, results, strict=True):
+                if isinstance(result, passes.Converted):
+                    self.lake.wait_for(result.file)
+                self.journal.put(stage, i, result)
+                found[i] = result
+        return [found[i] for i in range(len(self.segments))]
 
     def _paths(self, converted: Iterable[passes.Converted]) -> list[Path]:
         return [self.lake.folder / segment.file.path for segment in converted]

@@ -1,0 +1,46 @@
+"""The command ``verify``, which tells what is wrong with a warehouse."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from warehouse.lake_check import printable
+from warehouse.options import WarehousePath
+from warehouse.progress import bar
+from warehouse.verify import LAYERS, Verification
+from warehouse.verify import verify as run_verify
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def verify(
+    path: WarehousePath,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="By presence, size, footers and counts alone; read no file whole.")
+    ] = False,
+    layers: Annotated[
+        int, typer.Option(min=0, help="Layers, evenly spaced, whose checksums and moments to compute anew.")
+    ] = LAYERS,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+) -> None:
+    """Check that a warehouse is whole and undamaged; one line a problem, and exit status 1 if there is any."""
+    with bar(errors) as progress:
+        found = run_verify(path, quick, layers=layers, threads=threads, progress=progress)
+    for problem in found.problems:
+        typer.echo(problem)
+    if found.leftovers:
+        errors.print(_leftovers(found), markup=False)
+    if not found.is_sound:
+        n = len(found.problems)
+        errors.print(f"{path}: {n:,} problem{'s' * (n > 1)}", markup=False)
+        raise typer.Exit(1)
+    how = "by sizes and counts" if quick else f"of which {found.recomputed:,} were computed anew from their filters"
+    typer.echo(f"{path} is sound: {found.files:,} files, {found.filters:,} filters, {found.layers:,} layers, {how}")
+
+
+def _leftovers(found: Verification) -> str:
+    shown = ", ".join(map(printable, found.leftovers[:5])) + (", ..." if len(found.leftovers) > 5 else "")
+    return f"{found.path}: {len(found.leftovers):,} leftovers, removed by `warehouse vacuum {found.path}`: {shown}"
