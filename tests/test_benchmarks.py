@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import warehouse
-from tests.benchmarks import dataset, full_size, measure, scaling
+from tests.benchmarks import dataset, full_size, measure, scaling, stages
 from tests.benchmarks.dataset import REAL, Shape, make_dataset, plan_layers
 from warehouse.metadata import tabulate
 from warehouse.source import open_source
@@ -255,3 +255,17 @@ def test_an_interrupted_rehearsal_leaves_nothing(tmp_path: Path, number: signal.
         process.communicate(timeout=20)
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_stage_of_ingest_stands_beside_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "in_new_process", in_this_process)
+    rows = rows_of(stages.run(tmp_path, 5_000, 20))
+    assert [name for name in rows if name.startswith("**")] == [
+        "**converting**",
+        "**measuring**",
+        "**counting**",
+        "**tables and database**",
+    ]
+    header, *measured = rows.values()
+    assert header[:2] == ["s", "M filters/s"]
+    assert all(float(seconds) >= 0 for seconds, *_ in measured)

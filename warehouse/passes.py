@@ -23,7 +23,7 @@ from warehouse.plan import BLOCK_FILTERS, Run, Segment
 from warehouse.source import Source
 from warehouse.statistics import SIZE, Counts, Moments, Workspace, as_doubles, merge_moments, orthogonality, peaks
 
-PANEL_BYTES = 32 << 20
+PANEL_BYTES = 16 << 20
 """Memory for the output channels that orthogonality holds at a time, and for their products."""
 TRIAL_PIECES = 1024
 TRIAL_FILTERS = 128
