@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from warehouse.coordinates import Basis, Coordinates, box, extremes, histogram, reach
 from warehouse.layer_scan import LayerExtent, LayerScan
 from warehouse.statistics import (
+    MANY_CHANNELS,
     PEAK_EDGES,
     Counts,
     Moments,
@@ -364,6 +365,17 @@ def test_orthogonality_is_that_of_a_loop_for_every_panel(m: int, in_channels: in
     for panel in range(1, m + 2):
         found = orthogonality(rows_of(weights), m, panel)
         assert found == pytest.approx(1 - overlap / (m * (m - 1)), abs=1e-12)
+
+
+@pytest.mark.parametrize("m", [MANY_CHANNELS - 1, MANY_CHANNELS, 600])
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+def test_orthogonality_of_many_channels_is_off_by_less_than_1e_7(m: int, alike: float) -> None:
+    rng = np.random.default_rng(m)
+    weights = alike * rng.normal(size=27) + (1 - alike) * rng.normal(size=(m, 27))
+    weights[5] = 0
+    unit = weights / np.maximum(np.linalg.norm(weights, axis=1), 1e-30)[:, None]
+    exact = 1 - np.abs(unit @ unit.T - np.eye(m)).sum() / (m * (m - 1))
+    assert orthogonality(rows_of(weights), m, 100) == pytest.approx(exact, abs=1e-7)
 
 
 def test_orthogonality_is_one_for_orthogonal_zero_for_equal_and_unknown_for_single_channels() -> None:
