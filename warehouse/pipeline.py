@@ -215,7 +215,9 @@ class Pipeline:
         self.counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
         finite = [[m.extent.is_finite for m in segment.measurements] for segment in converted]
-        tallies = list(chain(*self._resumed("counted", list[passes.Tally], count, paths, self.segments, finite)))
+        # the files written last may still be in memory
+        counted = self._resumed("counted", list[passes.Tally], count, paths, self.segments, finite, last_first=True)
+        tallies = list(chain(*counted))
 
         measured = Measured(sum(not m.extent.is_finite for m in measurements), sum(tally.outside for tally in tallies))
         for name, table in vars(self.tables).items():
@@ -246,7 +248,9 @@ class Pipeline:
         )
         return self._resumed("converted", passes.Converted, convert, self.segments)
 
-    def _resumed(self, stage: str, kind: Any, work: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
+    def _resumed(
+        self, stage: str, kind: Any, work: Callable[..., T], *arguments: Sequence[Any], last_first: bool = False
+    ) -> list[T]:
         """Results of ``work`` on each segment: those that the journal knows, and the others anew."""
         found: dict[int, T] = {}
         for i, segment in enumerate(self.segments):
@@ -254,7 +258,7 @@ class Pipeline:
             if known is not None and (not isinstance(known, passes.Converted) or self.lake.take(known.file)):
                 found[i] = known
                 self.counter.add(segment.n)
-        missing = [i for i in range(len(self.segments)) if i not in found]
+        missing = sorted(set(range(len(self.segments))) - found.keys(), reverse=last_first)
         todo = [[each[i] for i in missing] for each in arguments]
         # closed at once if the disk fails here, so that no worker goes on behind the error
         with contextlib.closing(in_parallel(self.threads, work, *todo)) as results:
