@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, overload
 
 from warehouse.errors import CatalogError, LakeError, QueryError, SourceError, WarehouseError
 from warehouse.extraction import ExtractedModel, extract
 from warehouse.ingest import Summary, ingest
+from warehouse.restricted import Limits, RestrictedWarehouse
 from warehouse.sample import write_sample
 from warehouse.session import Warehouse
 from warehouse.verify import Verification, verify
@@ -22,7 +24,9 @@ __all__ = [
     "CatalogError",
     "ExtractedModel",
     "LakeError",
+    "Limits",
     "QueryError",
+    "RestrictedWarehouse",
     "SourceError",
     "Summary",
     "Verification",
@@ -37,17 +41,30 @@ __all__ = [
 ]
 
 
-def open(path: str | Path) -> Warehouse:
+@overload
+def open(path: str | Path) -> Warehouse: ...
+@overload
+def open(path: str | Path, *, restricted: Literal[False]) -> Warehouse: ...
+@overload
+def open(path: str | Path, *, restricted: Literal[True], limits: Limits | None = None) -> RestrictedWarehouse: ...
+def open(
+    path: str | Path, *, restricted: bool = False, limits: Limits | None = None
+) -> Warehouse | RestrictedWarehouse:
     """Open a warehouse for reading, with the UDFs registered; a context manager.
 
     Parameters
     ----------
     path
         The warehouse's folder.
+    restricted
+        For queries that a stranger wrote: see `RestrictedWarehouse` for what they can do, and what it does not protect
+        from.
+    limits
+        What each query may take, if restricted.
 
     Raises
     ------
     LakeError
         No warehouse is there, or it cannot be opened.
     """
-    return Warehouse(path)
+    return RestrictedWarehouse(path, limits) if restricted else Warehouse(path)

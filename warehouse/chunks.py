@@ -21,6 +21,7 @@ MAX_UNPACKED = 512 << 20
 """Bytes that a chunk may unpack to, if it lies about its size, without being looked into first."""
 
 _MAX_RATIO = 100
+_CHECKSUM = 4
 _DEFLATE, _LZF = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF
 _EXPANSION = {_DEFLATE: 1032, _LZF: 88}
 """The most that one byte can unpack to."""
@@ -61,7 +62,10 @@ def check_storage(dataset: h5py.Dataset) -> bool:
     if declared > _MAX_RATIO * stored + 2 * MAX_UNPACKED:
         raise SourceError(f"{holds}: if it is meant, unpack it with h5repack -f {dataset.name[1:]}:NONE")
     packing = _packing(dataset)
-    largest = _largest_chunk(dataset)
+    smallest, largest = _chunk_sizes(dataset)
+    # HDF5 subtracts the size of a checksum from that of its chunk, without looking
+    if smallest <= _CHECKSUM or (packing is None and smallest < chunk_bytes):
+        raise SourceError(f"{dataset.name} holds a chunk of {smallest:,} bytes for one of {chunk_bytes:,}: damaged")
     if largest > chunk_bytes + chunk_bytes // 8 + 1024:
         raise SourceError(f"{dataset.name} holds a chunk of {largest:,} bytes for one of {chunk_bytes:,}: damaged")
     suspicious = packing is not None and largest * _EXPANSION[packing] > MAX_UNPACKED
@@ -80,21 +84,24 @@ def _packing(dataset: h5py.Dataset) -> int | None:
     return packing[0] if packing else None
 
 
-def _largest_chunk(dataset: h5py.Dataset) -> int:
-    """Bytes of the largest chunk as stored, once all are known to be there."""
+def _chunk_sizes(dataset: h5py.Dataset) -> tuple[int, int]:
+    """Bytes of the smallest and the largest chunk as stored, once all are known to be there."""
     expected = math.prod(-(-size // step) for size, step in zip(dataset.shape, dataset.chunks, strict=True))
-    n = largest = 0
+    end = dataset.file.id.get_filesize()
+    n, smallest, largest = 0, end, 0
 
-    def count(chunk: Any) -> bool | None:
-        nonlocal n, largest
+    def look(chunk: Any) -> bool | None:
+        nonlocal n, smallest, largest
         n += 1
-        largest = max(largest, chunk.size)
-        return True if n > expected else None
+        smallest, largest = min(smallest, chunk.size), max(largest, chunk.size)
+        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > end:
+            smallest = 0
+        return True if n > expected or smallest == 0 else None
 
-    dataset.id.chunk_iter(count)
-    if n != expected:
+    dataset.id.chunk_iter(look)
+    if n != expected and smallest > 0:
         raise SourceError(f"{dataset.name} holds {n:,} of {expected:,} chunks: not wholly written, or damaged")
-    return largest
+    return smallest, largest
 
 
 def check_unpacked(dataset: h5py.Dataset, rows: range | None = None) -> None:

@@ -27,6 +27,7 @@ from warehouse.maintenance import vacuum as run_vacuum
 from warehouse.options import WarehousePath, assignments
 from warehouse.pipeline import for_stage
 from warehouse.progress import bar, bytes_text
+from warehouse.restricted import Limits, RestrictedWarehouse
 from warehouse.sample import write_sample
 from warehouse.session import Warehouse, did_you_mean
 from warehouse.version import __version__
@@ -63,6 +64,17 @@ FormatOption = Annotated[
 ]
 FileOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")]
 MaxRowsOption = Annotated[int, typer.Option(min=1, help="Rows of a table to show.")]
+RestrictedOption = Annotated[
+    bool, typer.Option("--restricted", help="For a query that a stranger wrote: it can read this warehouse, no more.")
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="With --restricted: seconds, memory_mb, threads, rows or result_mb; can be repeated.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -154,11 +166,21 @@ def query(
     format_: FormatOption = None,
     file: FileOption = None,
     max_rows: MaxRowsOption = 200,
+    restricted: RestrictedOption = False,
+    limit: LimitOption = None,
 ) -> None:
     """Ask a question in SQL."""
     text = sys.stdin.read() if sql == "-" else sql
-    with Warehouse(path) as warehouse:
+    with _opened(path, restricted, limit) as warehouse:
         output.write(warehouse, text, format_, file, max_rows=max_rows)
+
+
+def _opened(path: Path, restricted: bool, limit: list[str] | None) -> Warehouse | RestrictedWarehouse:
+    if restricted:
+        return RestrictedWarehouse(path, Limits.from_texts(assignments(limit, "--limit")))
+    if limit:
+        raise typer.BadParameter("goes with --restricted", param_hint="--limit")
+    return Warehouse(path)
 
 
 @app.command(
@@ -174,15 +196,19 @@ def analyses_(
     format_: FormatOption = None,
     file: FileOption = None,
     max_rows: MaxRowsOption = 200,
+    restricted: RestrictedOption = False,
+    limit: LimitOption = None,
 ) -> None:
     """List the published analyses, or run one."""
     chosen = output.chosen_format(format_, file)
-    with Warehouse(path) as warehouse:
+    if name is not None and sql:
+        # which runs nothing
+        with Warehouse(path) as stored:
+            typer.echo(stored.find_analysis(name).text)
+        return
+    with _opened(path, restricted, limit) as warehouse:
         if name is None:
             result = warehouse.sql("select name, source, purpose from analyses order by name")
-        elif sql:
-            typer.echo(warehouse.find_analysis(name).text)
-            return
         else:
             result = warehouse.analysis(name, **assignments(set_, "--set"))
         output.write_relation(result, chosen, file, max_rows=max_rows)

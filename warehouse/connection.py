@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from warehouse import catalog
 from warehouse.errors import LakeError, duckdb_message
@@ -38,3 +39,10 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
         connection.close()
         raise LakeError(f"cannot open {database}: {duckdb_message(error)}") from error
     return connection
+
+
+def record_batches(relation: duckdb.DuckDBPyRelation, rows: int = 1_000_000) -> pa.RecordBatchReader:
+    """Run a relation and stream its result, at most so many rows at a time."""
+    # the method was renamed in DuckDB 1.5
+    read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
+    return read(rows)

@@ -10,11 +10,14 @@ import h5py
 import numpy as np
 import polars as pl
 
-from warehouse import hdf5, pytables
+from warehouse import hdf5, heap, pytables
 from warehouse.errors import SourceError
 
 INDEX_LEVELS = ("model_id", "conv_depth", "conv_depth_norm", "layer_id")
 """The index levels of a dataset in their order; ``layer_id`` occurs in newer files only."""
+
+
+_MAX_NAME = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,10 @@ def parse_csv(data: bytes) -> dict[str, np.ndarray]:
     SourceError
         If the text is not UTF-8 or not a table.
     """
+    n_columns = data.partition(b"\n")[0].count(b",") + 1
+    n_cells = n_columns * data.count(b"\n")
+    if n_columns > pytables.MAX_COLUMNS or n_cells > pytables.MAX_CELLS or len(data) > heap.MAX_BYTES:
+        raise SourceError(f"/meta is a text of {len(data):,} bytes and {n_cells:,} cells: not a table of layers")
     try:
         text = data.rstrip(b"\0").decode("utf-8-sig")
         table = pl.read_csv(text.encode(), infer_schema=False)
@@ -114,9 +121,9 @@ def _typed_cells(texts: pl.Series) -> np.ndarray:
 
 
 def _csv_bytes(meta: h5py.Dataset) -> bytes:
+    if meta.dtype == object and meta.size == 1:
+        return heap.read_value(meta)
     stored = hdf5.array(meta)
-    if stored.dtype == object and stored.size == 1:
-        stored = np.asarray(stored.item())
     if stored.dtype.kind in "SV" or stored.dtype in (np.uint8, np.int8):
         return stored.tobytes()
     raise SourceError(
@@ -140,6 +147,8 @@ def _frame(levels: pytables.Levels, columns: pytables.Columns) -> MetaFrame:
     if frame.n_rows == 0:
         raise SourceError("/meta has no rows")
     for name, values in (index | columns).items():
+        if len(name) > _MAX_NAME:
+            raise SourceError(f"/meta has a column whose name has {len(name):,} characters; up to {_MAX_NAME} are read")
         if len(values) != frame.n_rows:
             raise SourceError(f"/meta is damaged: {name!r} has {len(values)} rows, model_id {frame.n_rows}")
     return frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from warehouse.catalog import text_literal
+from warehouse.connection import record_batches
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.lake import disk_errors
+from warehouse.restricted import RestrictedWarehouse
 from warehouse.session import Warehouse
 
 NUMERIC = {
@@ -32,10 +35,16 @@ LIST_ITEMS = 9
 OPTIONS = {"csv": "format csv, header", "json": "format json, array", "parquet": "format parquet"}
 """What DuckDB is told to write each format but tables."""
 FORMATS = ("table", *OPTIONS)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def write(
-    warehouse: Warehouse, query: str, format_: str | None = "table", file: Path | None = None, *, max_rows: int = 200
+    warehouse: Warehouse | RestrictedWarehouse,
+    query: str,
+    format_: str | None = "table",
+    file: Path | None = None,
+    *,
+    max_rows: int = 200,
 ) -> None:
     """Run a query and write its result.
 
@@ -90,10 +99,8 @@ def write_relation(
 
 def _copy(relation: duckdb.DuckDBPyRelation, target: Path, options: str) -> None:
     """Stream a result into a file, through a second DuckDB that knows how to write it."""
-    # the method was renamed in DuckDB 1.5
-    read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
     with duckdb.connect() as writer:
-        writer.register("result", read())
+        writer.register("result", record_batches(relation))
         writer.execute(f"copy result to {text_literal(str(target))} ({options})")
 
 
@@ -144,7 +151,12 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         shown = ", ".join(map(_text, value[:LIST_ITEMS]))
         return f"[{shown}{', ...' if len(value) > LIST_ITEMS else ''}]"
-    return str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text with its control characters spelled out, by which a name in a file could take over a terminal."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def heading(title: str, detail: str = "") -> None:

@@ -10,13 +10,20 @@ from collections.abc import Iterable
 import h5py
 import numpy as np
 
-from warehouse import hdf5
+from warehouse import hdf5, heap
 from warehouse.errors import SourceError
 from warehouse.unpickle import loads
 
 Levels = list[tuple[str | None, np.ndarray]]
 Columns = dict[str, np.ndarray]
 
+MAX_COLUMNS = 4096
+"""The most columns of a table of layers; real ones have up to 150."""
+
+MAX_CELLS = 1 << 23
+"""The most cells of a table of layers; CNN Filter DB has 2.7 million."""
+
+_MAX_LEVELS = 8
 _DATETIME = re.compile(r"datetime64(?:\[(s|ms|us|ns)\])?")
 
 
@@ -92,7 +99,10 @@ def _fixed_levels(meta: h5py.Group) -> Levels:
         name = _name(node)
         return [] if name is None else [(name, _node_values(node))]
     levels: Levels = []
-    for level in range(_count(meta, "axis1_nlevels")):
+    n_levels = _count(meta, "axis1_nlevels")
+    if n_levels > _MAX_LEVELS:
+        raise SourceError(f"{meta.name} declares {n_levels:,} index levels; up to {_MAX_LEVELS} are read")
+    for level in range(n_levels):
         node = hdf5.dataset(meta, f"axis1_level{level}")
         codes = hdf5.array(hdf5.dataset(meta, f"axis1_label{level}"))
         levels.append((_name(node), _take(_node_values(node), codes, node.name)))
@@ -129,11 +139,11 @@ def _node_values(node: h5py.Dataset) -> np.ndarray:
 
 
 def _objects(node: h5py.Dataset) -> np.ndarray:
-    rows = hdf5.array(node)
-    if rows.shape != (1,) or not isinstance(rows[0], np.ndarray) or rows[0].dtype != np.uint8:
-        raise SourceError(f"{node.name} should hold one pickle and has shape {rows.shape}: the frame is damaged")
+    if node.shape != (1,) or not isinstance(node.id.get_type(), h5py.h5t.TypeVlenID):
+        raise SourceError(f"{node.name} should hold one pickle and has shape {node.shape}: the frame is damaged")
+    pickled = heap.read_value(node)
     try:
-        values = loads(rows[0].tobytes())
+        values = loads(pickled)
     except SourceError as error:
         raise SourceError(f"{node.name}: {error}") from error
     if not isinstance(values, np.ndarray) or values.ndim not in {1, 2}:
@@ -188,6 +198,8 @@ def _add(columns: Columns, names: Iterable[str], values: np.ndarray, where: str)
     names = list(names)
     if values.ndim != 2 or values.shape[1] != len(names):
         raise SourceError(f"{where} has shape {values.shape} for {len(names)} columns: the frame is damaged")
+    if len(columns) + len(names) > MAX_COLUMNS or (len(columns) + len(names)) * len(values) > MAX_CELLS:
+        raise SourceError(f"{where}: more than {MAX_COLUMNS:,} columns or {MAX_CELLS:,} cells: not a table of layers")
     for name, column in zip(names, values.T, strict=True):
         if name in columns:
             raise SourceError(f"{where}: the column {name!r} occurs twice; rename one before writing")
@@ -196,6 +208,7 @@ def _add(columns: Columns, names: Iterable[str], values: np.ndarray, where: str)
 
 def _take(values: np.ndarray, codes: np.ndarray, where: str) -> np.ndarray:
     """Return ``values[codes]``, where the code -1 is a missing value (NaN, or None for objects)."""
+    _check_cells(codes, where)
     if codes.dtype.kind not in "iu" or np.any(codes < -1) or np.any(codes >= len(values)):
         raise SourceError(f"{where} has codes outside its {len(values)} values: the frame is damaged")
     missing = codes < 0
@@ -210,6 +223,7 @@ def _take(values: np.ndarray, codes: np.ndarray, where: str) -> np.ndarray:
 
 def _typed(values: np.ndarray, stored_as: object, where: str) -> np.ndarray:
     """Give values the type that pandas noted beside them; times become ISO 8601 text (UTC, if zoned)."""
+    _check_cells(values, where)
     note = "" if stored_as is None else str(stored_as)
     if values.dtype.kind == "S":
         return _text(values, where)
@@ -222,6 +236,11 @@ def _typed(values: np.ndarray, stored_as: object, where: str) -> np.ndarray:
         texts[np.isnat(moments)] = None
         return texts
     return values.astype(bool) if note == "bool" else values
+
+
+def _check_cells(values: np.ndarray, where: str) -> None:
+    if values.size > MAX_CELLS:
+        raise SourceError(f"{where} holds {values.size:,} values, more than {MAX_CELLS:,}: not a table of layers")
 
 
 def _text(values: np.ndarray, where: str) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Restore the few pickles that pandas leaves in an HDF5 file, without running anything they name.
 
-Gets the bytes of one pickle and hands on plain values and NumPy arrays of plain values. Three locks keep a
-hostile pickle harmless: only the opcodes that such data needs, only the names below (each answered by a
-stand-in of this module, never by the real object), and no element that the bytes themselves do not hold.
+Gets the bytes of one pickle and hands on plain values and NumPy arrays of plain values. Four locks keep a
+hostile pickle harmless: only the opcodes that such data needs, and so many; only the names below (each answered
+by a stand-in of this module, never by the real object); no element that the bytes themselves do not hold; and no
+more elements made of repeated ones than there are bytes.
 """
 
 import io
@@ -11,7 +12,8 @@ import pickle
 import pickletools
 import re
 from collections.abc import Iterator
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +28,8 @@ _NEEDED = (
     " TUPLE TUPLE1 TUPLE2 TUPLE3 GLOBAL STACK_GLOBAL REDUCE BUILD"
 )
 _OPCODES = frozenset(_NEEDED.split())
+_MAX_OPCODES = 1 << 22  # the largest block of CNN Filter DB has 0.5 million
+_MAX_INTEGER_BITS = 1024
 _DTYPE_CODE = re.compile(r"O[48]|b1|i[1248]|u[1248]|f[248]|U\d{1,6}")
 _SCALARS = (type(None), bool, int, float, str)
 
@@ -53,10 +57,11 @@ def loads(data: bytes) -> object:
     """
     try:
         _check_opcodes(data)
-        restored = _Reader(io.BytesIO(data)).load()
+        budget = _Budget(len(data))
+        restored = _Reader(data, budget).load()
         if isinstance(restored, _Array):
-            return restored.restore()
-        return _plain(restored, {})
+            return restored.restore(budget)
+        return _plain(restored, {}, budget)
     except SourceError:
         raise
     except Exception as error:  # the pickle module promises no particular error for damaged data
@@ -65,7 +70,9 @@ def loads(data: bytes) -> object:
 
 
 def _check_opcodes(data: bytes) -> None:
-    for opcode, argument, position in pickletools.genops(data):
+    for number, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+        if number > _MAX_OPCODES:
+            raise SourceError(f"a pickle has more than {_MAX_OPCODES:,} instructions; nothing was run")
         if opcode.name not in _OPCODES:
             raise SourceError(
                 f"a pickle uses the instruction {opcode.name} at byte {position}, "
@@ -76,12 +83,29 @@ def _check_opcodes(data: bytes) -> None:
             raise SourceError(f"a pickle claims {argument:,} memo entries in {len(data):,} bytes")
 
 
+class _Budget:
+    """How much a pickle may yet make of what it repeats: a few bytes can name a large value a million times."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.left = size
+
+    def spend(self, n: int) -> None:
+        self.left -= n
+        if self.left < 0:
+            raise SourceError(f"a pickle of {self.size:,} bytes unfolds to more values than that; nothing was run")
+
+
 class _Reader(pickle.Unpickler):
     """The parser of the pickle module, with every name answered by a stand-in."""
 
+    def __init__(self, data: bytes, budget: _Budget) -> None:
+        super().__init__(io.BytesIO(data))
+        self._budget = budget
+
     def find_class(self, module: str, name: str) -> object:
         try:
-            return _STAND_INS[module, name]
+            stand_in = _STAND_INS[module, name]
+            return partial(stand_in, self._budget) if stand_in in _SPENDING else stand_in
         except KeyError:
             raise SourceError(
                 f"a pickle names {f'{module}.{name}'[:100]!r}, which a table of layers does not need; "
@@ -116,27 +140,38 @@ class _Array:
     def __setstate__(self, state: tuple[object, ...]) -> None:
         _version, self.shape, self.dtype, self.fortran, self.data = state
 
-    def restore(self) -> np.ndarray:
+    def restore(self, budget: _Budget) -> np.ndarray:
         """Build the array, its elements made plain."""
         if self._dtype().hasobject:
             objects = self._objects()
             cells = np.empty(len(objects), object)
             seen: dict[int, list[object]] = {}
             for position, cell in enumerate(objects):
-                cells[position] = _plain(cell, seen)
+                cells[position] = _plain(cell, seen, budget)
             # NumPy lists the objects of an array in C order, whatever the flag says.
             return cells.reshape(self._shape())
+        return self._numbers()
+
+    def _numbers(self) -> np.ndarray:
         order: Literal["F", "C"] = "F" if self.fortran else "C"
         values: np.ndarray = np.frombuffer(self._bytes(), self._dtype())
         return values.reshape(self._shape(), order=order).copy()
 
-    def flat(self) -> list[object]:
+    def flat(self, budget: _Budget) -> list[object]:
         """List a one-dimensional array of plain values."""
         if len(self._shape()) != 1:
             raise SourceError(f"a pickle holds an array of shape {self._shape()} in a cell; 1-D is read")
+        budget.spend(self._count() + self._n_bytes())
         if self._dtype().hasobject:
             return list(_scalars(self._objects()))
-        return list(self.restore().tolist())
+        return list(self._numbers().tolist())
+
+    def item(self, budget: _Budget) -> object:
+        """Return the one value of an array without axes."""
+        if self._dtype().hasobject:
+            raise SourceError("a pickle holds a NumPy scalar that is an object")
+        budget.spend(self._n_bytes())
+        return self._numbers().item()
 
     def _dtype(self) -> np.dtype[np.generic]:
         if not isinstance(self.dtype, _Dtype):
@@ -152,25 +187,27 @@ class _Array:
     def _count(self) -> int:
         return math.prod(self._shape())
 
+    def _n_bytes(self) -> int:
+        return 0 if self._dtype().hasobject else self._count() * self._dtype().itemsize
+
     def _objects(self) -> list[object]:
         if not isinstance(self.data, list) or len(self.data) != self._count():
             raise SourceError(f"a pickle declares an array of shape {self._shape()} and does not hold its elements")
         return self.data
 
     def _bytes(self) -> bytes | bytearray:
-        expected = self._count() * self._dtype().itemsize
-        if not isinstance(self.data, bytes | bytearray) or len(self.data) != expected:
+        if not isinstance(self.data, bytes | bytearray) or len(self.data) != self._n_bytes():
             raise SourceError(f"a pickle declares an array of shape {self._shape()} and does not hold its bytes")
         return self.data
 
 
-def _plain(value: object, seen: dict[int, list[object]]) -> object:
+def _plain(value: object, seen: dict[int, list[object]], budget: _Budget) -> object:
     """Return a plain value or a list of them; `seen` keeps a list that is repeated from being copied."""
-    if isinstance(value, _SCALARS):
+    if _is_scalar(value):
         return value
     if id(value) not in seen:
         if isinstance(value, _Array):
-            seen[id(value)] = value.flat()
+            seen[id(value)] = value.flat(budget)
         elif isinstance(value, list):
             seen[id(value)] = list(_scalars(value))
         else:
@@ -178,9 +215,14 @@ def _plain(value: object, seen: dict[int, list[object]]) -> object:
     return seen[id(value)]
 
 
+def _is_scalar(value: object) -> bool:
+    """Whether a value is plain; whole numbers beyond 1024 bits, whose digits take long to spell, are not."""
+    return isinstance(value, _SCALARS) and not (type(value) is int and value.bit_length() > _MAX_INTEGER_BITS)
+
+
 def _scalars(values: list[object]) -> Iterator[object]:
     for value in values:
-        if not isinstance(value, _SCALARS):
+        if not _is_scalar(value):
             raise SourceError(f"a pickle holds a {type(value).__name__} in a list; numbers and text are read")
         yield value
 
@@ -195,20 +237,22 @@ def _frombuffer(data: object, dtype: object, shape: object, order: object) -> _A
     return array
 
 
-def _scalar(dtype: object, data: object) -> object:
+def _scalar(budget: _Budget, dtype: object, data: object) -> object:
     array = _Array()
     array.__setstate__((1, (), dtype, False, data))
-    return array.restore().item()
+    return array.item(budget)
 
 
-def _encode(text: str, encoding: str) -> bytes:
+def _encode(budget: _Budget, text: str, encoding: str) -> bytes:
     """Stand in for ``_codecs.encode``, by which protocols 0 to 2 spell bytes."""
     if encoding != "latin1":
         raise SourceError("a pickle spells bytes in another encoding than latin1")
+    budget.spend(len(text))
     return text.encode("latin1")
 
 
-_STAND_INS: dict[tuple[str, str], object] = {
+_SPENDING: tuple[object, ...] = (_encode, _scalar)
+_STAND_INS: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): None,  # only ever handed to `_reconstruct`

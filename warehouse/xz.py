@@ -22,7 +22,11 @@ MAGIC = b"\xfd7zXZ\0"
 Progress = Callable[[int, int], None]
 
 _FRAMING = 12  # bytes of a stream's header, and of its footer
-_MAX_INDEX = 1 << 28
+_MAX_INDEX = 1 << 24
+_MAX_STREAMS = 10_000
+_MAX_RATIO = 100
+_HARMLESS = 1 << 30
+_MAX_MEMORY = 512 << 20  # for unpacking: `xz -9` needs 65 MiB
 _MAX_PADDING = 1 << 16
 _PIECE = 1 << 22
 
@@ -54,6 +58,10 @@ def unpacked(path: Path, scratch: Path | None = None, progress: Progress | None 
     with ExitStack() as resources:
         with path.open("rb") as packed, _naming(path):
             size = unpacked_size(packed)
+            if size > _MAX_RATIO * path.stat().st_size + _HARMLESS:
+                raise SourceError(
+                    f"it unpacks to {size:,} bytes, too much for weights; if it is meant, unpack it by xz -d"
+                )
             with _room(size, folder):
                 temporary = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="warehouse-", dir=folder)))
                 free = shutil.disk_usage(temporary).free
@@ -104,7 +112,7 @@ def unpacked_size(file: BinaryIO) -> int:
         If the file does not end in a complete stream, or an index does not match its checksum.
     """
     end = file.seek(0, os.SEEK_END)
-    total = padding = 0
+    total = padding = n_streams = 0
     while end > 0:
         footer = _read(file, end - _FRAMING, _FRAMING)
         if footer.endswith(bytes(4)):  # streams may be followed by padding
@@ -123,6 +131,9 @@ def unpacked_size(file: BinaryIO) -> int:
         if _read(file, end, _FRAMING)[:8] != MAGIC + flags:
             raise SourceError("the start of an .xz stream is damaged, download the file again")
         total += unpacked_bytes
+        n_streams += 1
+        if n_streams > _MAX_STREAMS:
+            raise SourceError(f"the file has more than {_MAX_STREAMS:,} .xz streams; pack it anew as one")
     return total
 
 
@@ -160,10 +171,25 @@ def _read(file: BinaryIO, start: int, size: int) -> bytes:
 def _unpack(packed: BinaryIO, target: Path, size: int, progress: Progress | None) -> None:
     packed_size = packed.seek(0, os.SEEK_END)
     packed.seek(0)
-    with lzma.open(packed) as stream, target.open("wb") as plain:
-        while piece := stream.read(_PIECE):
+    with target.open("wb") as plain:
+        for piece in _pieces(packed):
             if plain.tell() + len(piece) > size:
                 raise lzma.LZMAError(f"it unpacks to more than the {size:,} bytes it declares")
             plain.write(piece)
             if progress is not None:
                 progress(packed.tell(), packed_size)
+
+
+def _pieces(packed: BinaryIO) -> Iterator[bytes]:
+    """What the streams of a file unpack to, in bounded memory, which `lzma.open` leaves to the file."""
+    data = packed.read(_PIECE)
+    while data:
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_MEMORY)
+        while not stream.eof:
+            if stream.needs_input and not data:
+                raise EOFError("its end is missing")
+            yield stream.decompress(data, _PIECE)
+            data = packed.read(_PIECE) if stream.needs_input else b""
+        data = stream.unused_data.lstrip(b"\0")
+        while not data and (padding := packed.read(_PIECE)):
+            data = padding.lstrip(b"\0")

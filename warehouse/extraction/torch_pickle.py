@@ -220,10 +220,9 @@ def _storage(described: Any) -> Storage:
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_others: Any) -> Stored:
     """A view of a storage, checked against its size before anything is made of it."""
-    sizes = (offset, *shape, *stride)
-    if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in sizes):
+    if not isinstance(storage, Storage) or len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS:
         raise SourceError("its pickle describes a tensor of no possible shape")
-    if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS:
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in (offset, *shape, *stride)):
         raise SourceError("its pickle describes a tensor of no possible shape")
     tensor = Stored(storage, offset, tuple(shape), tuple(stride))
     if math.prod(shape) > storage.n or offset + tensor.n_span > storage.n:
