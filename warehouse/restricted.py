@@ -187,6 +187,8 @@ class RestrictedWarehouse:
                 self._process = self._start()
             try:
                 head, body = self._exchange(request)
+                if head.get("spent"):
+                    self._end()
             except BaseException:
                 self._end()
                 raise
