@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import warehouse
+from tests.damage import make_warehouse
 from tests.reference import Reference
 
 
@@ -105,3 +107,15 @@ def zoo_reference(shared_data: Path) -> Reference:
 def lens_data_reference(shared_data: Path) -> Reference:
     """Everything about ``lens.h5``, computed another way."""
     return Reference(shared_data / "lens.h5")
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small warehouse with everything that can occur in one; do not write into it."""
+    return make_warehouse(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def target(sound: Path, tmp_path: Path) -> Path:
+    """A copy of ``sound``, to be damaged."""
+    return shutil.copytree(sound, tmp_path / "w")

@@ -9,21 +9,8 @@ import duckdb
 import pytest
 
 import warehouse
-from tests.damage import edit, lines, make_warehouse, named
+from tests.damage import edit, lines, named
 from warehouse import catalog_check, lake
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound warehouse; do not write into it."""
-    return make_warehouse(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def target(sound: Path, tmp_path: Path) -> Path:
-    """A copy of ``sound``, to be damaged."""
-    return shutil.copytree(sound, tmp_path / "w")
-
 
 FAULTS = {
     "update layers set n_filters = n_filters + 1 where layer_id = 0": "layer_id 1 .* shares filters with another layer",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 import warehouse
 from tests.reference import Reference
 from tests.test_ingest import random_filters, write_dataset
-from tests.test_maintenance import contents
+from tests.test_maintenance import contents, kill
 from warehouse import changes, lake
 from warehouse.errors import LakeError, QueryError, SourceError, WarehouseError
 from warehouse.maintenance import vacuum
@@ -239,28 +237,10 @@ def test_a_reader_finishes_with_the_old_state(target: Path, own: Path, name: str
         assert wh.sql("select count(*) from models").fetchall() == [(12,)]
 
 
-KILLED = """
-import os, signal, sys
-from warehouse import catalog, changes
-source, target, moment = sys.argv[1:]
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-if moment == "catalog":
-    catalog.help_row = die
-if moment == "commit":
-    sys.modules["warehouse.lake"].sync = die
-def progress(stage, done, total):
-    if stage == moment:
-        die()
-changes.append(source, target, threads=1, progress=progress)
-"""
-
-
 @pytest.mark.parametrize("moment", ["converting", "counting", "catalog", "commit"])
 def test_a_killed_change_leaves_the_old_state_and_can_be_run_again(target: Path, own: Path, moment: str) -> None:
     before = contents(target)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(own), str(target), moment], check=False)
-    assert done.returncode == -signal.SIGKILL
+    kill("changes.append(source, target, threads=1, progress=progress)", own, target, moment)
     assert {name: digest for name, digest in contents(target).items() if name in before} == before
     assert ask(target, "select count(*) from models") == [(12,)]
     changes.append(own, target)

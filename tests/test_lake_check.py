@@ -13,20 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import warehouse
-from tests.damage import NONFINITE, digest, edit, file_of, forge, lines, make_warehouse, relative, with_column
+from tests.damage import NONFINITE, digest, edit, file_of, forge, lines, relative, with_column
 from warehouse import lake, lake_check
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound warehouse; do not write into it."""
-    return make_warehouse(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def target(sound: Path, tmp_path: Path) -> Path:
-    """A copy of ``sound``, to be damaged."""
-    return shutil.copytree(sound, tmp_path / "w")
 
 
 def one_weight(values: np.ndarray) -> np.ndarray:

@@ -229,8 +229,8 @@ def test_whatever_fails_after_the_commit_the_new_files_stay(
 KILLED = """
 import os, signal, sys
 import warehouse
-from warehouse import catalog
-source, target, moment = sys.argv[1:]
+from warehouse import catalog, changes
+source, target, moment, after = sys.argv[1:]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 if moment == "catalog":
@@ -238,15 +238,20 @@ if moment == "catalog":
 if moment == "commit":
     sys.modules["warehouse.lake"].sync = die
 def progress(stage, done, total):
-    if stage == moment and done > 100:
+    if stage == moment and done > int(after):
         die()
-warehouse.ingest(source, target, replace=True, threads=1, progress=progress)
 """
 
 
-def kill_ingest(source: Path, target: Path, moment: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(source), str(target), moment], check=False)
+def kill(call: str, source: Path, target: Path, moment: str, after: int = 0) -> None:
+    """Kill a process that changes ``target`` by ``call``: in a stage after so many filters, or at a step."""
+    arguments = [str(source), str(target), moment, str(after)]
+    done = subprocess.run([sys.executable, "-c", f"{KILLED}{call}", *arguments], check=False)
     assert done.returncode == -signal.SIGKILL
+
+
+def kill_ingest(source: Path, target: Path, moment: str) -> None:
+    kill("warehouse.ingest(source, target, replace=True, threads=1, progress=progress)", source, target, moment, 100)
 
 
 @pytest.mark.parametrize("moment", [pytest.param("converting", marks=pytest.mark.slow), "catalog", "commit"])

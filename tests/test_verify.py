@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import warehouse
-from tests.damage import UNCLAIMED, edit, file_of, flip, lines, make_warehouse, named, relative, tell
+from tests.damage import UNCLAIMED, edit, file_of, flip, lines, named, relative, tell
 from tests.test_add import WEIGHTS
 from tests.test_cli import call_main
 from tests.test_ingest import random_filters, write_dataset
@@ -21,18 +21,6 @@ from tests.test_maintenance import contents
 from warehouse import block_checksums, changes, lake, lake_check
 from warehouse.errors import LakeError
 from warehouse.maintenance import vacuum
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound warehouse; do not write into it."""
-    return make_warehouse(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def target(sound: Path, tmp_path: Path) -> Path:
-    """A copy of ``sound``, to be damaged."""
-    return shutil.copytree(sound, tmp_path / "w")
 
 
 def assert_sound(folder: Path, *, layers: int, filters: int) -> None:

@@ -191,9 +191,9 @@ def _locked_target(target: Path, *, replace: bool, restart: bool) -> Iterator[_W
 
 def _tidy_journal(target: Path, *, restart: bool) -> None:
     """Remove a journal that has been committed, and with ``restart`` any, with the files that only it names."""
-    files = {file.path for file in journaled_files(target)}
     if not (target / JOURNAL).exists():
         return
+    files = {file.path for file in journaled_files(target)}
     committed = committed_paths(target)
     if restart or files & committed:
         for path in files - committed:

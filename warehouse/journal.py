@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from warehouse.errors import LakeError
 from warehouse.lake import JOURNAL, LakeFile, disk_errors
@@ -92,9 +93,10 @@ class Journal:
 def journaled_files(folder: Path) -> list[LakeFile]:
     """The files that the journal of a folder names; none where there is no journal."""
     path = folder / JOURNAL
-    frames = list(_frames(path))[1:] if path.exists() else []
-    values = (_unpacked(frame)[2] for frame in frames)
-    return [_restored(LakeFile, value["file"]) for value in values if isinstance(value, dict) and "file" in value]
+    columns = [_table(frame)[_VALUE] for frame in list(_frames(path))[1:]] if path.exists() else []
+    # only these few fields become Python's; the partial results beside them are large
+    named = (column for column in columns if pa.types.is_struct(column.type) and "file" in column.type.names)
+    return [_restored(LakeFile, pc.struct_field(column, "file")[0].as_py()) for column in named]
 
 
 def _other(theirs: bytes, own: bytes) -> str:
@@ -134,8 +136,12 @@ def _packed(stage: str, index: int, plain: Any) -> bytes:
     return content
 
 
+def _table(frame: bytes) -> pa.Table:
+    return pa.ipc.open_stream(frame).read_all()
+
+
 def _unpacked(frame: bytes) -> tuple[str, int, Any]:
-    table = pa.ipc.open_stream(frame).read_all()
+    table = _table(frame)
     told = table.schema.metadata
     return told[b"stage"].decode(), int(told[b"index"]), table[_VALUE][0].as_py()
 

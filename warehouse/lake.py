@@ -106,7 +106,6 @@ class FilterFile:
     """
 
     def __init__(self, path: Path, start: int) -> None:
-        _read_ahead(path)
         self._file = pq.ParquetFile(path)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._edges = start + np.concatenate([[0], np.cumsum(sizes)])
@@ -142,8 +141,8 @@ class FilterFile:
         return self._cached[1]
 
 
-def _read_ahead(path: Path) -> None:
-    """Have the system fetch a file while its first part is worked off, where it can."""
+def read_ahead(path: Path) -> None:
+    """Have the system fetch a whole file while its first part is worked off, where it can."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from warehouse.lake import DATABASE, FILTER_SCHEMA, JOURNAL, LOCK, NO_MODEL, FilterFile, LakeFile
 from warehouse.plan import BLOCK_FILTERS, SEGMENT_FILTERS, Run, runs_of
-from warehouse.statistics import TRIANGLE, Moments
+from warehouse.statistics import TRIANGLE, Moments, Workspace, as_doubles, peaks
 
 WRITTEN = re.compile(
     rf"lake/(filters/model_id=(-?[0-9]{{1,10}}|{NO_MODEL})|(?P<table>(?!filters/)[a-z_]+))/[0-9a-f]{{32}}\.parquet"
@@ -282,16 +282,17 @@ def _difference(run: Run, file: FilterFile, stored: Measured) -> str | None:
     """The first statistic of a layer that is not what is stored; None where all are."""
     digest = hashlib.sha256()
     is_finite, peak, raw, scaled = True, 0.0, Moments(), Moments()
+    work = Workspace(min(run.n, BLOCK_FILTERS))
     for block in run.blocks():
         weights = file.read(block.start, block.stop)
         digest.update(np.ascontiguousarray(weights.T, "<f4").data)
-        x = weights.astype(np.float64)
-        peaks = np.abs(x).max(axis=0)
-        is_finite = is_finite and bool(np.isfinite(peaks).all())
+        of_filters = peaks(weights)
+        is_finite = is_finite and bool(np.isfinite(of_filters).all())
         if is_finite:
-            peak = max(peak, float(peaks.max()))
-            raw = raw.merge(Moments.of(x))
-            scaled = scaled.merge(Moments.of(x / np.where(peaks == 0, 1.0, peaks)))
+            peak = max(peak, float(of_filters.max()))
+            x, x_scaled = as_doubles(weights, of_filters, work)
+            raw = raw.merge(Moments.of(x, work))
+            scaled = scaled.merge(Moments.of(x_scaled, work))
     if digest.hexdigest() != stored.sha256:
         return "checksum"
     if not is_finite:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from warehouse.coordinates import BINS, Basis, Coordinates, extremes, histogram
 from warehouse.errors import SourceError
-from warehouse.lake import FilterFile, Lake, LakeFile
+from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import BLOCK_FILTERS, Run, Segment
 from warehouse.source import Source
@@ -118,9 +118,10 @@ def convert(
                 if start <= run.start and run.stop <= stop:
                     measure(run, lambda first, last: weights[:, first - start : last - start])  # noqa: B023
             done(n)
-    with FilterFile(path, segment.runs[0].start) as file:
-        for run in segment.runs:
-            if run.layer_id not in measured:
+    divided = [run for run in segment.runs if run.layer_id not in measured]
+    if divided:
+        with FilterFile(path, segment.runs[0].start) as file:
+            for run in divided:
                 measure(run, file.read)
     return Converted(
         lake.finished(path),
@@ -185,6 +186,7 @@ def count(path: Path, segment: Segment, finite: Sequence[bool], coordinates: Coo
     """Histograms of each run; empty where weights are not finite."""
     tallies = []
     work = Workspace(BLOCK_FILTERS)
+    read_ahead(path)
     with FilterFile(path, segment.runs[0].start) as file:
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0

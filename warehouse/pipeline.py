@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -133,10 +134,9 @@ def find_range(
         lows, highs = zip(*in_parallel(threads, work, paths, firsts, blocks), strict=True)
         return min(lows), max(highs)
 
-    by_low, by_high = (
-        sorted(range(len(candidates)), key=key) for key in (lambda i: candidates[i].low, lambda i: -candidates[i].high)
-    )
-    promising = {*by_low[:FIRST_LOOK], *by_high[:FIRST_LOOK]}
+    lowest_first = heapq.nsmallest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].low)
+    highest_first = heapq.nlargest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].high)
+    promising = {*lowest_first, *highest_first}
     low, high = look(candidates[i] for i in sorted(promising))
     others = [candidate for i, candidate in enumerate(candidates) if i not in promising]
     open_ = [candidate for candidate in others if candidate.low < low or candidate.high > high]
@@ -246,16 +246,33 @@ class Pipeline:
             done=self.counter.add,
             allow_nonfinite=allow_nonfinite,
         )
-        return self._resumed("converted", passes.Converted, convert, self.segments)
+        return self._resumed(
+            "converted",
+            passes.Converted,
+            convert,
+            self.segments,
+            is_usable=lambda known: self.lake.take(known.file),
+            settle=lambda result: self.lake.wait_for(result.file),
+        )
 
     def _resumed(
-        self, stage: str, kind: Any, work: Callable[..., T], *arguments: Sequence[Any], last_first: bool = False
+        self,
+        stage: str,
+        kind: Any,
+        work: Callable[..., T],
+        *arguments: Sequence[Any],
+        is_usable: Callable[[T], bool] = lambda _: True,
+        settle: Callable[[T], None] = lambda _: None,
+        last_first: bool = False,
     ) -> list[T]:
-        """Results of ``work`` on each segment: those that the journal knows, and the others anew."""
+        """Results of ``work`` on each segment: those that the journal knows and that are usable, and the others anew.
+
+        A new one is noted once ``settle`` has made sure of what it relies on.
+        """
         found: dict[int, T] = {}
         for i, segment in enumerate(self.segments):
             known = self.journal.get(stage, i, kind)
-            if known is not None and (not isinstance(known, passes.Converted) or self.lake.take(known.file)):
+            if known is not None and is_usable(known):
                 found[i] = known
                 self.counter.add(segment.n)
         missing = sorted(set(range(len(self.segments))) - found.keys(), reverse=last_first)
@@ -263,8 +280,7 @@ class Pipeline:
         # closed at once if the disk fails here, so that no worker goes on behind the error
         with contextlib.closing(in_parallel(self.threads, work, *todo)) as results:
             for i, result in zip(missing, results, strict=True):
-                if isinstance(result, passes.Converted):
-                    self.lake.wait_for(result.file)
+                settle(result)
                 self.journal.put(stage, i, result)
                 found[i] = result
         return [found[i] for i in range(len(self.segments))]

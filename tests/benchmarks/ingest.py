@@ -95,13 +95,18 @@ def shell_milliseconds(path: Path, sql: str, repeats: int = 5) -> float:
     return 1000 * statistics.median(times)
 
 
-def main() -> None:
-    """Run everything and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def sample_arguments(description: str | None) -> argparse.Namespace:
+    """What a benchmark on a sample is asked for: ``filters``, ``layers`` and ``folder``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--filters", type=int, default=20_000_000)
     parser.add_argument("--layers", type=int, default=2000)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; needs 150 bytes a filter")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run everything and print the tables."""
+    arguments = sample_arguments(__doc__)
     with working_folder(arguments.folder) as folder:
         run(folder, arguments.filters, arguments.layers)
 

@@ -7,7 +7,6 @@ All from the page cache, with as many threads as there are cores, in one run. Pr
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import warehouse
-from tests.benchmarks.ingest import make_sample
+from tests.benchmarks.ingest import make_sample, sample_arguments
 from tests.benchmarks.measure import environment, in_new_process, markdown, working_folder
 from warehouse.pipeline import in_parallel
 from warehouse.plan import BLOCK_FILTERS, CHUNK_FILTERS
@@ -80,11 +79,7 @@ def bounds(source: str, target: str, scratch: str) -> dict[str, float]:
 
 def main() -> None:
     """Run everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--filters", type=int, default=20_000_000)
-    parser.add_argument("--layers", type=int, default=2000)
-    parser.add_argument("--folder", type=Path, default=None, help="where to work; needs 150 bytes a filter")
-    arguments = parser.parse_args()
+    arguments = sample_arguments(__doc__)
     with working_folder(arguments.folder) as folder:
         print(run(folder, arguments.filters, arguments.layers))
 
