@@ -4,12 +4,13 @@ Gets groups and names, and hands on datasets, arrays and the attributes that PyT
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from warehouse import chunks
+from warehouse import chunks, probe
 from warehouse.errors import SourceError
 from warehouse.unpickle import loads
 
@@ -18,6 +19,18 @@ MAX_BYTES = 256 << 20
 
 MAX_ATTRIBUTE_BYTES = 1 << 20
 """The most that an attribute may occupy; PyTables writes up to 64 KiB."""
+
+
+def open_file(path: Path, **options: Any) -> h5py.File:
+    """Open a file for reading, if HDF5 survives that; `options` are those of ``h5py.File``.
+
+    Raises
+    ------
+    SourceError
+        If HDF5 crashes on the file, or takes forever.
+    """
+    probe.require_survivable(path)
+    return h5py.File(path, "r", **options)
 
 
 def member(group: h5py.Group, name: str) -> Any:

@@ -7,7 +7,7 @@ shape (n, 9) and a `MetaFrame`. The file is hostile until proven otherwise: noth
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ _WEIGHTS = 9
 _PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enough to keep calls rare
 _SAMPLE = 1 << 16
 _N_SAMPLES = 16
+_MOST_SAMPLES = 1 << 10  # of all files that a virtual dataset reads, but for two of each
 # The types whose bytes NumPy reads as they lie in the file.
 _RAW_TYPES = (h5py.h5t.IEEE_F16LE, h5py.h5t.IEEE_F32LE, h5py.h5t.IEEE_F64LE)
 
@@ -49,12 +50,15 @@ class Source:
     dtype: np.dtype[np.floating]
     n_bytes: int
 
-    def __init__(self, path: Path, unpacked: Path, filters: h5py.Dataset, resources: ExitStack) -> None:
+    def __init__(
+        self, path: Path, unpacked: Path, filters: h5py.Dataset, others: Sequence[Path], resources: ExitStack
+    ) -> None:
         self.path = path
         self.n_filters = filters.shape[0]
         self.dtype = filters.dtype
         self.n_bytes = unpacked.stat().st_size
         self._unpacked = unpacked
+        self._others = others
         self._filters = filters
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -129,20 +133,27 @@ class Source:
         return rows
 
     def fingerprint(self) -> dict[str, str | int]:
-        """Identify the file without reading all of it.
+        """Identify the file, and those that a virtual dataset reads, without reading all of them.
 
         Returns
         -------
         dict
             ``name`` and ``mtime`` (ISO 8601, UTC) of the file as named; of the file unpacked its ``size``
-            (bytes), ``sha256_header`` (first 64 KiB) and ``sha256_samples`` (16 evenly spaced 64 KiB pieces).
+            (bytes), ``sha256_header`` (first 64 KiB) and ``sha256_samples`` (16 evenly spaced 64 KiB pieces). Each
+            other file that it reads counts in the two checksums: its size, time and header in the first, its samples
+            in the second, of which there are fewer where there are many files.
         """
-        with _reading(self.path), self._unpacked.open("rb") as file:
-            header = hashlib.sha256(file.read(_SAMPLE))
-            samples = hashlib.sha256()
-            for sample in range(_N_SAMPLES):
-                file.seek(max(0, self.n_bytes - _SAMPLE) * sample // (_N_SAMPLES - 1))
-                samples.update(file.read(_SAMPLE))
+        header, samples = hashlib.sha256(), hashlib.sha256()
+        files = [self._unpacked, *self._others]
+        n_samples = max(2, min(_N_SAMPLES, _MOST_SAMPLES // len(files)))
+        with _reading(self.path):
+            for path in files:
+                beginning, *pieces = _samples(path, n_samples)
+                header.update(beginning)
+                samples.update(b"".join(pieces))
+            for path in self._others:
+                status = path.stat()
+                header.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
             modified = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         return {
             "name": self.path.name,
@@ -218,8 +229,8 @@ def open_source(
         with _reading(path):
             if not h5py.is_hdf5(unpacked):
                 raise SourceError("not an HDF5 file; expected dataset.h5 or dataset.h5.xz")
-            file = resources.enter_context(h5py.File(unpacked, "r", rdcc_nbytes=chunks.CACHE))
-            return Source(path, unpacked, _find_filters(file, unpacked, allow_sources), resources)
+            file = resources.enter_context(hdf5.open_file(unpacked, rdcc_nbytes=chunks.CACHE))
+            return Source(path, unpacked, *_find_filters(file, unpacked, allow_sources), resources)
 
 
 def _is_packed(path: Path) -> bool:
@@ -229,13 +240,15 @@ def _is_packed(path: Path) -> bool:
         return file.read(len(xz.MAGIC)) == xz.MAGIC
 
 
-def _find_filters(file: h5py.File, path: Path, allow_sources: Iterable[str | os.PathLike[str]]) -> h5py.Dataset:
+def _find_filters(
+    file: h5py.File, path: Path, allow_sources: Iterable[str | os.PathLike[str]]
+) -> tuple[h5py.Dataset, list[Path]]:
+    """The dataset of filters, and the other files that it reads if it is a virtual one."""
     name = next((name for name in ("filters", "filter") if hdf5.member(file, name) is not None), None)
     if name is None:
         raise SourceError(f"no /filters dataset; the file holds {sorted(file)[:10]}")
     filters = hdf5.dataset(file, name, virtual=True)
-    if filters.is_virtual:
-        virtual.check(filters, path, allow_sources)
+    read = virtual.check(filters, path, allow_sources) if filters.is_virtual else []
     shape: tuple[int, ...] = filters.shape or ()
     if shape[1:] not in {(3, 3), (9,)}:
         raise SourceError(f"/{name} has shape {shape}; expected (N, 3, 3) or (N, 9)")
@@ -243,7 +256,17 @@ def _find_filters(file: h5py.File, path: Path, allow_sources: Iterable[str | os.
         raise SourceError(f"/{name} holds {filters.dtype}; expected float16, float32 or float64")
     if shape[0] == 0:
         raise SourceError(f"/{name} holds no filters")
-    return filters
+    return filters, [other for other in read if other != path.resolve()]
+
+
+def _samples(path: Path, n: int) -> Iterator[bytes]:
+    """The beginning of a file, and then ``n`` evenly spaced pieces of it, from its beginning to its end."""
+    with path.open("rb") as file:
+        yield file.read(_SAMPLE)
+        size = path.stat().st_size
+        for sample in range(n):
+            file.seek(max(0, size - _SAMPLE) * sample // (n - 1))
+            yield file.read(_SAMPLE)
 
 
 def _raw_offset(filters: h5py.Dataset) -> int | None:

@@ -18,7 +18,7 @@ _PREFIX = "HDF5_VDS_PREFIX"
 _Box = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def check(virtual: h5py.Dataset, path: Path, allowed: Iterable[str | os.PathLike[str]]) -> None:
+def check(virtual: h5py.Dataset, path: Path, allowed: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Check a virtual dataset and each dataset that it reads.
 
     Parameters
@@ -29,6 +29,10 @@ def check(virtual: h5py.Dataset, path: Path, allowed: Iterable[str | os.PathLike
         Its file.
     allowed
         The files, and the folders of files, that it may read beside its own file.
+
+    Returns
+    -------
+    The files that it reads, its own among them if it is one, each once.
 
     Raises
     ------
@@ -53,14 +57,17 @@ def check(virtual: h5py.Dataset, path: Path, allowed: Iterable[str | os.PathLike
         needed.setdefault(names, []).append((origin and origin[0], n))
     roots = [path.resolve(), *(_existing(Path(root)) for root in allowed)]
     # Asking a virtual dataset for its shape may open its sources, which therefore come first.
+    read = []
     for (file, dataset), mapped in needed.items():
-        with h5py.File(_locate(virtual.name, file, path, roots), "r") as opened:
+        read.append(_locate(virtual.name, file, path, roots))
+        with hdf5.open_file(read[-1]) as opened:
             source = _plain_dataset(opened, dataset)
             if chunks.check_storage(source):
                 raise SourceError(f"{source.name!r} of {file!r} has large packed chunks; h5repack -f NONE unpacks them")
             if not all(_lies_in(source, box, n) for box, n in mapped):
                 raise SourceError(f"{virtual.name} maps other filters than {source.name} of {file!r} holds")
     _refuse_gaps(virtual, covered)
+    return list(dict.fromkeys(file.resolve() for file in read))
 
 
 def _box(name: str, space: h5py.h5s.SpaceID) -> tuple[_Box, int]:

@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from warehouse import hdf5
 from warehouse.errors import SourceError, WarehouseError
 from warehouse.extraction.model import Array, Found, Layer, Load
 from warehouse.source import naming
@@ -91,7 +91,7 @@ def _reader(path: Path) -> Callable[[Path], Found]:
 def _hdf5_reader(path: Path) -> Callable[[Path], Found]:
     from warehouse.extraction import keras_model
 
-    with h5py.File(path, "r") as file:
+    with hdf5.open_file(path) as file:
         if "meta" in file and ("filters" in file or "filter" in file):
             raise SourceError("a dataset of filters, not a model; make a warehouse of it with: warehouse ingest")
     return keras_model.read_hdf5

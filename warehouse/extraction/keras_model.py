@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import h5py
 
-from warehouse import hdf5
+from warehouse import hdf5, probe
 from warehouse.errors import SourceError
 from warehouse.extraction.files import checksum
 from warehouse.extraction.mapping import Tensor, by_number, found_in
@@ -88,6 +88,7 @@ def read_archive(path: Path) -> Found:
             if members[_CONFIG].file_size > _MAX_CONFIG:
                 raise SourceError(f"{_CONFIG} has more than {_MAX_CONFIG:,} bytes")
             config = json.loads(archive.read(_CONFIG))
+    probe.require_survivable(path, WEIGHTS)
 
     @contextmanager
     def open_file() -> Iterator[h5py.File]:

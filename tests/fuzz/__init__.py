@@ -1,0 +1,1 @@
+"""Fuzzing of what reads a stranger's file; `python -m tests.fuzz` says how."""
