@@ -13,20 +13,19 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from warehouse.coordinates import Basis, Coordinates, box, extremes, histogram, reach
+from warehouse.coordinates import Basis, Coordinates, extremes, histogram, reach
+from warehouse.kernels import TILE
 from warehouse.layer_scan import LayerExtent, LayerScan
 from warehouse.statistics import (
     MANY_CHANNELS,
     PEAK_EDGES,
     Counts,
     Moments,
-    Workspace,
     entropy10,
     merge_moments,
     orthogonality,
     peaks,
     relative_peaks,
-    scale,
 )
 
 MAX_ENTROPY = math.log10(9)
@@ -158,9 +157,8 @@ def test_entropy10_takes_rounding_below_zero_for_zero() -> None:
 
 
 @given(blocks())
-def test_scaled_filters_are_divided_by_their_largest_magnitude(block: np.ndarray) -> None:
+def test_a_peak_is_the_largest_magnitude(block: np.ndarray) -> None:
     np.testing.assert_array_equal(peaks(block), np.abs(block).max(axis=0))
-    np.testing.assert_array_equal(scale(block.astype(float), peaks(block).astype(float)), scaled_filters(block))
 
 
 @given(blocks(), st.data())
@@ -384,18 +382,54 @@ def test_orthogonality_is_one_for_orthogonal_zero_for_equal_and_unknown_for_sing
     assert orthogonality(rows_of(np.eye(9)), 1, 4) is None
 
 
-@given(st.lists(st.integers(1, 30), min_size=2, max_size=6))
-@settings(max_examples=30)
-def test_memory_that_blocks_share_leaks_nothing_from_one_to_the_next(sizes: list[int]) -> None:
-    work, basis = Workspace(4), basis_of(RANDOM)
-    parts = [RANDOM[:, :n] * (np.arange(n) % 3) for n in sizes]
-    extents = [LayerExtent.of(part, work) for part in parts]
-    scans = [LayerScan.of(part, extent, basis, work) for part, extent in zip(parts, extents, strict=True)]
-    counts = [histogram(part, Coordinates(basis, 1, -2, 2), work)[0] for part in parts]
-    for part, extent, scan, count in zip(parts, extents, scans, counts, strict=True):
-        assert extent == LayerExtent.of(part)
-        np.testing.assert_equal(asdict(scan), asdict(LayerScan.of(part, extent, basis)))
-        np.testing.assert_array_equal(count, histogram(part, Coordinates(basis, 1, -2, 2))[0])
+@pytest.mark.parametrize("n", [1, 2, TILE - 1, TILE, TILE + 1, 3 * TILE + 17])
+@pytest.mark.parametrize("share_sparse", [0.0, 0.001, 0.3, 0.999, 1.0])
+def test_blocks_of_several_tiles_are_measured_like_one(n: int, share_sparse: float) -> None:
+    rng = np.random.default_rng(n)
+    block = rng.normal(0.01, size=(9, n)).astype(np.float32)
+    block[:, rng.random(n) < share_sparse] *= np.float32(1e-4)
+    extent = LayerExtent.of(block)
+    scan = LayerScan.of(block, extent, basis := basis_of(RANDOM))
+    raw, scaled, peak = block.astype(float), scaled_filters(block), np.abs(block).max(axis=0)
+    clean = peak >= 0.01 * float(peak.max())
+    assert (extent.n_filters, extent.peak) == (n, peak.max())
+    assert extent.total == pytest.approx(raw.sum(), rel=1e-10, abs=1e-10)
+    assert scan.n_sparse == n - clean.sum()
+    for found, x in [
+        (scan.raw, raw), (scan.scaled, scaled), (scan.clean_raw, raw[:, clean]), (scan.clean_scaled, scaled[:, clean])
+    ]:  # fmt: skip
+        assert found.n == x.shape[1]
+        np.testing.assert_allclose(found.mean, x.mean(axis=1) if found.n else 0, rtol=1e-10, atol=1e-13)
+        centred = x - (x.mean(axis=1, keepdims=True) if found.n else 0)
+        np.testing.assert_allclose(found.scatter, centred @ centred.T, rtol=1e-10, atol=1e-10)
+    assert scan.l1 == pytest.approx(np.abs(raw).sum(), rel=1e-12)
+    assert scan.absolute_deviation == pytest.approx(np.abs(raw - raw.mean()).sum(), rel=1e-12)
+    projections = basis.loadings @ scaled
+    lowest, highest = projections.min(axis=1), projections.max(axis=1)
+    np.testing.assert_allclose(scan.boxes[0], np.stack([lowest, highest], axis=1), atol=1e-6)
+    ends = (lowest - basis.offset).min(), (highest - basis.offset).max()
+    assert extremes(block, basis) == pytest.approx(ends, abs=1e-12)
+    counts, outside = histogram(block, Coordinates(basis, 1, -2, 1))
+    positions = 70 * (projections - basis.offset[:, None] + 2) / 3
+    assert (np.abs(positions - np.rint(positions)) > 1e-8).all()
+    for component, own in enumerate(np.clip(positions, 0, 69).astype(int)):
+        np.testing.assert_array_equal(counts[component], np.bincount(own, minlength=70))
+    assert outside == ((positions < 0) | (positions > 70)).sum()
+
+
+@pytest.mark.parametrize("n", [1, 300, 500])
+def test_a_block_is_the_same_wherever_it_lies_in_memory(n: int) -> None:
+    block = RANDOM[:, :n].copy()
+    wide, sparse_rows = np.zeros((9, n + 40), np.float32), np.zeros((n, 3, 9), np.float32)
+    wide[:, 7 : n + 7] = block
+    sparse_rows[:, 1] = block.T
+    coordinates = Coordinates(basis_of(RANDOM), 1, -2, 2)
+    extent, scan, (counts, _) = LayerExtent.of(block), scan_of(block), histogram(block, coordinates)
+    for view in (wide[:, 7 : n + 7], sparse_rows[:, 1].T, np.asfortranarray(block), block[:, ::-1][:, ::-1]):
+        assert LayerExtent.of(view) == extent
+        np.testing.assert_equal(asdict(scan_of(view)), asdict(scan))
+        np.testing.assert_array_equal(histogram(view, coordinates)[0], counts)
+        assert extremes(view, coordinates.basis) == extremes(block, coordinates.basis)
 
 
 @given(blocks(), st.data())
@@ -422,15 +456,30 @@ def test_a_box_bounds_the_coefficients_in_any_other_basis(block: np.ndarray, see
     basis = basis_of(RANDOM)
     turned = np.linalg.qr(np.random.default_rng(seed).normal(size=(9, 9)) * (0.01 if near else 1) + near * np.eye(9))[0]
     trial = Basis(basis.mean, basis.eigenvalues, turned @ basis.loadings)
-    low, high = reach(box(scaled_filters(block), trial, Workspace())[None], trial, basis)
+    low, high = reach(LayerScan.of(block, LayerExtent.of(block), trial).boxes, trial, basis)
     coefficients = basis.loadings @ (scaled_filters(block) - basis.mean[:, None])
     assert low[0] <= coefficients.min() <= coefficients.max() <= high[0]
 
 
 def test_a_box_in_the_basis_itself_is_tight() -> None:
     basis = basis_of(RANDOM)
-    low, high = reach(box(scaled_filters(RANDOM), basis, Workspace())[None], basis, basis)
+    low, high = reach(LayerScan.of(RANDOM, LayerExtent.of(RANDOM), basis).boxes, basis, basis)
     assert (low[0], high[0]) == pytest.approx(extremes(RANDOM, basis), abs=1e-4)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_box_in_a_close_basis_is_tight_where_filters_are_as_long_as_can_be(sign: int) -> None:
+    rng = np.random.default_rng(5)
+    block = (sign * np.clip(1 + 0.02 * rng.normal(size=(9, 300)), None, 1)).astype(np.float32)
+    loadings = np.linalg.qr(np.column_stack([np.ones(9), rng.normal(size=(9, 8))]))[0].T
+    basis = Basis(np.zeros(9), np.ones(9), loadings * np.sign(loadings[:1].sum()))
+    turned = np.linalg.qr(np.eye(9) + 0.03 * rng.normal(size=(9, 9)))[0]
+    trial = Basis(basis.mean, basis.eigenvalues, turned @ basis.loadings)
+    ends = reach(LayerScan.of(block, LayerExtent.of(block), trial).boxes, trial, basis)
+    exact = extremes(block, basis)
+    found, true = (ends[sign > 0][0], exact[sign > 0])
+    assert abs(true) > 2.99
+    assert 0 <= sign * (found - true) < 0.01
 
 
 def test_a_range_is_never_empty() -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from warehouse.statistics import SIZE, Float32, Float64, Int64, Moments, Workspace, as_doubles, peaks
+from warehouse.statistics import SIZE, Float32, Float64, Int64, Moments
 
 BINS = 70
 """Bins of a coefficient histogram."""
 EDGE_ROUNDING = 1e-6
 """Bins by which a coefficient may miss the range by rounding alone."""
+LENGTH = 3.0
+"""That no scaled filter exceeds: none of its nine weights is greater than 1."""
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 """What a sum of ten float32 products may be off by, as a share of the sum of their magnitudes."""
 
@@ -91,22 +92,13 @@ class Coordinates:
         return cls(basis, n, low, high if high > low else low + 1)
 
 
-def box(scaled: Float64, trial: Basis, work: Workspace) -> Float32:
-    """``(9, 2)`` least and greatest projection of scaled filters ``(9, n)``, n above 0, on each trial component."""
-    n = scaled.shape[1]
-    single = work.matrix("single", n, np.float32)
-    np.copyto(single, scaled, casting="same_kind")
-    projections = np.matmul(trial.loadings.astype(np.float32), single, out=work.matrix("projections", n, np.float32))
-    return np.stack([projections.min(axis=1), projections.max(axis=1)], axis=1)
-
-
 def reach(boxes: Float32, trial: Basis, basis: Basis) -> tuple[Float64, Float64]:
     """Bounds of the coefficients of the filters in each box.
 
     Parameters
     ----------
     boxes
-        ``(m, 9, 2)``, each as `box` gives it.
+        ``(m, 9, 2)`` least and greatest projection of scaled filters on each component of ``trial``, taken in float32.
     trial
         The basis of their axes.
     basis
@@ -115,27 +107,43 @@ def reach(boxes: Float32, trial: Basis, basis: Basis) -> tuple[Float64, Float64]
     Returns
     -------
     ``(m,)`` no coefficient of any component is less than, and ``(m,)`` none greater.
+
+    Notes
+    -----
+    Two bounds, of which the closer one counts. A component is a combination of axes, each of which is within the box.
+    And what lies far out on one axis has little left for all others, as a filter's length is bounded: which says most
+    where the bases are close and the filters at the very end of the range.
     """
-    rotation = basis.loadings @ trial.loadings.T
-    ends = rotation[None, :, :, None] * boxes[:, None].astype(np.float64)
     # a filter's length is at most 3, and so is the sum of a row's magnitudes
     slack = SIZE * ROUNDING
-    low = (ends.min(axis=3).sum(axis=2) - basis.offset).min(axis=1) - slack
-    high = (ends.max(axis=3).sum(axis=2) - basis.offset).max(axis=1) + slack
-    return low, high
+    rotation = np.clip(basis.loadings @ trial.loadings.T, -1, 1)[None]
+    low, high = boxes[:, None, :, 0] - np.float64(slack), boxes[:, None, :, 1] + np.float64(slack)
+    ends = rotation * low, rotation * high
+    least, greatest = np.minimum(*ends).sum(axis=2), np.maximum(*ends).sum(axis=2)
+
+    def at(axis: Float64, sign: int) -> Float64:
+        """The furthest that filters with these projections on each single axis reach, as their lengths are bounded."""
+        across = np.sqrt((1 - rotation**2) * np.maximum(LENGTH**2 - axis**2, 0))
+        furthest: Float64 = rotation * axis + sign * across
+        return furthest
+
+    # the furthest of all is LENGTH away, at LENGTH times the cosine; nearer ones fall off to both sides of it
+    least = np.maximum(least, at(np.clip(-LENGTH * rotation, low, high), -1).max(axis=2)) - basis.offset
+    greatest = np.minimum(greatest, at(np.clip(LENGTH * rotation, low, high), 1).min(axis=2)) - basis.offset
+    return least.min(axis=1) - slack, greatest.max(axis=1) + slack
 
 
-def extremes(block: Float32, basis: Basis, work: Workspace | None = None) -> tuple[float, float]:
+def extremes(block: Float32, basis: Basis) -> tuple[float, float]:
     """Least and greatest coefficient of any component in a block ``(9, n)``, n above 0."""
-    work = work or Workspace()
-    _, scaled = as_doubles(block, peaks(block), work)
-    projections = np.matmul(basis.loadings, scaled, out=work.matrix("coefficients", scaled.shape[1]))
-    low = (projections.min(axis=1) - basis.offset).min()
-    high = (projections.max(axis=1) - basis.offset).max()
-    return float(low), float(high)
+    from warehouse import kernels
+
+    ends = np.empty((SIZE, 2))
+    kernels.extremes(*kernels.flat(block), basis.loadings, ends)
+    ends -= basis.offset[:, None]
+    return float(ends.min()), float(ends.max())
 
 
-def histogram(block: Float32, coordinates: Coordinates, work: Workspace | None = None) -> tuple[Int64, int]:
+def histogram(block: Float32, coordinates: Coordinates) -> tuple[Int64, int]:
     """Count the coefficients of a block in equal bins over the range.
 
     Parameters
@@ -151,29 +159,12 @@ def histogram(block: Float32, coordinates: Coordinates, work: Workspace | None =
     bins at its ends. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit exactly
     on the middle edge wherever ``low`` and ``high`` come from opposite sign patterns.
     """
-    work = work or Workspace()
-    n = block.shape[1]
-    _, scaled = as_doubles(block, peaks(block), work)
+    from warehouse import kernels
+
     # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
     basis, low = coordinates.basis, coordinates.low
     bins_per_unit = BINS / (coordinates.high - low)
-    position = np.matmul(basis.loadings * bins_per_unit, scaled, out=work.matrix("coefficients", n))
-    position += (1e-9 - (basis.offset + low) * bins_per_unit)[:, None]
-    outside = 0
-    if n and (position.min() < -EDGE_ROUNDING or position.max() > BINS + EDGE_ROUNDING):
-        outside = int(((position < -EDGE_ROUNDING) | (position > BINS + EDGE_ROUNDING)).sum())
-    np.clip(position, 0, BINS - 1, out=position)
-    bins = work.matrix("bins", n, np.intp)
-    np.copyto(bins, position, casting="unsafe")
-    return _count(bins), outside
-
-
-def _count(bins: NDArray[np.intp]) -> Int64:
-    """``(9, 70)`` how often each bin occurs in each row of ``bins (9, n)``."""
-    counts = np.empty((SIZE, BINS), np.int64)
-    # a joint count of two rows costs no more than that of one
-    for i, pair in enumerate(bins[:-1:2] * BINS + bins[1::2]):
-        joint = np.bincount(pair, minlength=BINS * BINS).reshape(BINS, BINS)
-        counts[2 * i], counts[2 * i + 1] = joint.sum(axis=1), joint.sum(axis=0)
-    counts[-1] = np.bincount(bins[-1], minlength=BINS)
-    return counts
+    shift = 1e-9 - (basis.offset + low) * bins_per_unit
+    counts = np.zeros((SIZE, BINS), np.int64)
+    outside = kernels.histogram(*kernels.flat(block), basis.loadings * bins_per_unit, shift, EDGE_ROUNDING, counts)
+    return counts, outside

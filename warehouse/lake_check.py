@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.lake import DATABASE, FILTER_SCHEMA, JOURNAL, LOCK, NO_MODEL, FilterFile, LakeFile
+from warehouse.lake import DATABASE, FILTER_SCHEMA, NO_MODEL, FilterFile, LakeFile, table_of, unnamed
+from warehouse.layer_scan import LayerExtent, LayerScan
+from warehouse.legible import printable
 from warehouse.plan import BLOCK_FILTERS, SEGMENT_FILTERS, Run, runs_of
-from warehouse.statistics import TRIANGLE, Moments, Workspace, as_doubles, peaks
+from warehouse.statistics import TRIANGLE, Moments
 
-WRITTEN = re.compile(
-    rf"lake/(filters/model_id=(-?[0-9]{{1,10}}|{NO_MODEL})|(?P<table>(?!filters/)[a-z_]+))/[0-9a-f]{{32}}\.parquet"
-)
-"""The paths of the files that commits name."""
-UNFINISHED = re.compile(rf"{re.escape(DATABASE)}\.[0-9a-f]{{32}}\.tmp.*|{re.escape(JOURNAL)}", re.DOTALL)
-"""The other paths that a broken ingest or change leaves behind."""
 ROUNDING = 1e-9
 """By which moments may differ, as a share of the largest value that they can have."""
 
@@ -45,25 +40,14 @@ class Problem:
         return printable(f"{self.path}: {self.what}; {self.remedy}")
 
 
-def printable(text: str) -> str:
-    """Text as one line that a terminal shows as it is: names of files may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def first_line(message: object) -> str:
     """A message of another library without what it tells its own developers."""
     return str(message).partition("\n")[0]
 
 
-def table_of(path: str) -> str | None:
-    """The table that a file of this path belongs to; None where no commit writes such a path."""
-    match = WRITTEN.fullmatch(path)
-    return (match["table"] or "filters") if match else None
-
-
-def unreadable(folder: Path, file: LakeFile, tables: Collection[str]) -> Problem | None:
+def unreadable(folder: Path, file: LakeFile) -> Problem | None:
     """Why a file that the warehouse lists must not or cannot be opened; None where it may."""
-    if file.name not in tables or table_of(file.path) != file.name:
+    if table_of(file.path) != file.name:
         what = f"table files lists {file.path!r} for table {file.name!r}, which no commit writes; it was not read"
         return Problem(DATABASE, what)
     path = folder / file.path
@@ -74,21 +58,16 @@ def unreadable(folder: Path, file: LakeFile, tables: Collection[str]) -> Problem
     return None
 
 
-def strangers(folder: Path, named: Collection[str], tables: Collection[str]) -> tuple[list[Problem], list[str]]:
+def strangers(folder: Path, named: Collection[str]) -> tuple[list[Problem], list[str]]:
     """Files that do not belong to a warehouse: foreign ones, and leftovers of its own that `vacuum` removes."""
     problems, leftovers = [], []
-    for parent, folders, files in os.walk(folder):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for path in sorted(Path(parent, name) for name in [*files, *links]):
-            relative = path.relative_to(folder).as_posix()
-            if path.is_symlink():
-                problems.append(Problem(relative, "is a symbolic link", "put there what it leads to, or remove it"))
-            elif relative in named or relative in (DATABASE, LOCK):
-                continue
-            elif table_of(relative) in tables or UNFINISHED.fullmatch(relative):
-                leftovers.append(relative)
-            else:
-                problems.append(Problem(relative, "is no part of the warehouse", "move it elsewhere"))
+    for path, is_leftover in unnamed(folder, named):
+        if is_leftover:
+            leftovers.append(path)
+        elif (folder / path).is_symlink():
+            problems.append(Problem(path, "is a symbolic link", "put there what it leads to, or remove it"))
+        else:
+            problems.append(Problem(path, "is no part of the warehouse", "move it elsewhere"))
     return problems, leftovers
 
 
@@ -281,25 +260,20 @@ def recompute(
 def _difference(run: Run, file: FilterFile, stored: Measured) -> str | None:
     """The first statistic of a layer that is not what is stored; None where all are."""
     digest = hashlib.sha256()
-    is_finite, peak, raw, scaled = True, 0.0, Moments(), Moments()
-    work = Workspace(min(run.n, BLOCK_FILTERS))
+    extent, scan = LayerExtent(), LayerScan()
     for block in run.blocks():
         weights = file.read(block.start, block.stop)
         digest.update(np.ascontiguousarray(weights.T, "<f4").data)
-        of_filters = peaks(weights)
-        is_finite = is_finite and bool(np.isfinite(of_filters).all())
-        if is_finite:
-            peak = max(peak, float(of_filters.max()))
-            x, x_scaled = as_doubles(weights, of_filters, work)
-            raw = raw.merge(Moments.of(x, work))
-            scaled = scaled.merge(Moments.of(x_scaled, work))
+        extent = extent.merge(LayerExtent.of(weights))
+        if extent.is_finite:
+            scan = scan.merge(LayerScan.of(weights, extent))
     if digest.hexdigest() != stored.sha256:
         return "checksum"
-    if not is_finite:
+    if not extent.is_finite:
         return None if stored.n is None else "number of measured filters"
-    if not _agree(raw, stored.raw_mean, stored.raw_scatter, peak):
+    if not _agree(scan.raw, stored.raw_mean, stored.raw_scatter, extent.peak):
         return "mean and scatter of raw filters"
-    return None if _agree(scaled, stored.mean, stored.scatter, 1.0) else "mean and scatter of scaled filters"
+    return None if _agree(scan.scaled, stored.mean, stored.scatter, 1.0) else "mean and scatter of scaled filters"
 
 
 def _agree(found: Moments, mean: Sequence[float] | None, scatter: Sequence[float] | None, peak: float) -> bool:

@@ -10,17 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from warehouse.coordinates import Basis, box
-from warehouse.statistics import (
-    SIZE,
-    Counts,
-    Float32,
-    Moments,
-    Workspace,
-    as_doubles,
-    peaks,
-    relative_peaks,
-)
+from warehouse.coordinates import Basis
+from warehouse.statistics import SIZE, Counts, Float32, Moments, relative_peaks
 
 SPARSE_EPS = 0.01
 """A filter is sparse where its peak is below this share of its layer's largest peak."""
@@ -46,16 +37,15 @@ class LayerExtent:
     total: float = 0.0
 
     @classmethod
-    def of(cls, block: Float32, work: Workspace | None = None) -> LayerExtent:
+    def of(cls, block: Float32) -> LayerExtent:
         """Extent of a block ``(9, n)``."""
-        n = block.shape[1]
-        peak = peaks(block) if n else np.zeros(0, np.float32)
-        n_nonfinite = n - int(np.isfinite(peak).sum())
+        from warehouse import kernels
+
+        values, step, n = kernels.flat(block)
+        n_nonfinite, peak, total = kernels.extent(values, values.view(np.int32), step, n)
         if n_nonfinite:
             return cls(n, n_nonfinite)
-        x = (work or Workspace()).matrix("x", n)
-        np.copyto(x, block)
-        return cls(n, 0, float(peak.max(initial=0)), float(x.sum()))
+        return cls(n, 0, float(np.int32(peak).view(np.float32)), total)
 
     def merge(self, other: LayerExtent) -> LayerExtent:
         """Extent of both parts of a layer together."""
@@ -108,23 +98,31 @@ class LayerScan:
     boxes: Float32 = field(default_factory=lambda: np.empty((0, SIZE, 2), np.float32))
 
     @classmethod
-    def of(
-        cls, block: Float32, extent: LayerExtent, trial: Basis | None = None, work: Workspace | None = None
-    ) -> LayerScan:
+    def of(cls, block: Float32, extent: LayerExtent, trial: Basis | None = None) -> LayerScan:
         """Scan a block ``(9, n)``, n above 0, of the layer that ``extent`` describes, without NaN or infinity."""
-        work = work or Workspace()
-        peak = peaks(block)
-        x, scaled = as_doubles(block, peak, work)
-        boxes = cls().boxes if trial is None else box(scaled, trial, work)[None]
-        clean = (peak > 0) & (peak.astype(np.float64) >= SPARSE_EPS * extent.peak)
-        n_sparse = int(clean.size - np.count_nonzero(clean))
-        raw, clean_raw = _moments(x, clean, n_sparse, work)
-        of_scaled, clean_scaled = _moments(scaled, clean, n_sparse, work)
-        l1 = float(np.abs(x, out=work.matrix("magnitudes", peak.size)).sum())
-        x -= extent.weight_mean
-        absolute_deviation = float(np.abs(x, out=x).sum())
-        counts = relative_peaks(peak, extent.peak)
-        return cls(raw, of_scaled, n_sparse, clean_raw, clean_scaled, l1, absolute_deviation, counts, boxes)
+        from warehouse import kernels
+
+        values, step, n = kernels.flat(block)
+        axes = (np.eye(SIZE) if trial is None else trial.loadings).astype(np.float32)
+        peaks, box = np.empty(n, np.float32), np.empty((SIZE, 2), np.float32)
+        counts, means, scatters = np.zeros(2, np.int64), np.zeros((2, 2, SIZE)), np.zeros((2, 2, SIZE, SIZE))
+        l1, absolute_deviation = kernels.scan(
+            values, step, n, SPARSE_EPS * extent.peak, extent.weight_mean, axes, peaks, box, counts, means, scatters
+        )
+        clean_raw, clean_scaled, sparse_raw, sparse_scaled = (
+            Moments(int(counts[i]), means[i, kind], scatters[i, kind]) for i in range(2) for kind in range(2)
+        )
+        return cls(
+            clean_raw.merge(sparse_raw),
+            clean_scaled.merge(sparse_scaled),
+            int(counts[1]),
+            clean_raw,
+            clean_scaled,
+            l1,
+            absolute_deviation,
+            relative_peaks(peaks, extent.peak),
+            cls().boxes if trial is None else box[None],
+        )
 
     def merge(self, other: LayerScan) -> LayerScan:
         """Scan of both parts of a layer together."""
@@ -155,15 +153,6 @@ class LayerScan:
     def l2(self) -> float:
         """Euclidean norm of all weights."""
         return math.sqrt(float(np.trace(self.raw.scatter)) + self.raw.n * float((self.raw.mean**2).sum()))
-
-
-def _moments(x: np.ndarray, clean: np.ndarray, n_sparse: int, work: Workspace) -> tuple[Moments, Moments]:
-    """Moments of the columns of ``x (9, n)``, and of those that are clean."""
-    if not n_sparse:
-        everything = Moments.of(x, work)
-        return everything, everything
-    of_clean, of_sparse = (Moments.of(x.compress(chosen, axis=1), work) for chosen in (clean, ~clean))
-    return of_clean.merge(of_sparse), of_clean
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from warehouse.coordinates import BINS, Basis, Coordinates, extremes, histogram
 from warehouse.errors import SourceError
 from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
-from warehouse.plan import BLOCK_FILTERS, Run, Segment
+from warehouse.plan import CHUNK_FILTERS, Run, Segment
 from warehouse.source import Source
-from warehouse.statistics import SIZE, Counts, Moments, Workspace, as_doubles, merge_moments, orthogonality, peaks
+from warehouse.statistics import SIZE, Counts, merge_moments, orthogonality, peaks
 
 PANEL_BYTES = 16 << 20
 """Memory for the output channels that orthogonality holds at a time, and for their products."""
@@ -39,15 +39,9 @@ def trial_basis(source: Source) -> Basis:
     """A basis close to that of all filters, from a sample of them; filters that are not finite are left out."""
     size = min(TRIAL_FILTERS, source.n_filters)
     starts = np.unique(np.linspace(0, source.n_filters - size, TRIAL_PIECES).astype(np.int64))
-    work = Workspace(size)
-    moments = []
-    for start in starts.tolist():
-        weights = source.read(start, start + size).T
-        peak = peaks(weights)
-        finite = np.isfinite(peak)
-        _, scaled = as_doubles(weights[:, finite], peak[finite], work)
-        moments.append(Moments.of(scaled, work))
-    return Basis.of(merge_moments(moments))
+    pieces = (source.read(start, start + size).T for start in starts.tolist())
+    finite = (piece[:, np.isfinite(peaks(piece))] for piece in pieces)
+    return Basis.of(merge_moments(LayerScan.of(piece, LayerExtent.of(piece)).scaled for piece in finite))
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,11 @@ def convert(
     extents = {run.layer_id: LayerExtent() for run in segment.runs}
     hashes = {run.layer_id: hashlib.sha256() for run in segment.runs}
     measured: dict[int | None, tuple[LayerScan, float | None]] = {}
-    chunk_work, work = Workspace(), Workspace(BLOCK_FILTERS)
+    memory = [np.empty(SIZE * CHUNK_FILTERS, np.float32) for _ in range(2)]
 
     def measure(run: Run, read: Read) -> None:
         extent = extents[run.layer_id]
-        scan = scan_layer(run, read, extent, trial, work)
+        scan = scan_layer(run, read, extent, trial)
         channels = out_channels.get(run.layer_id) if extent.is_finite else None
         measured[run.layer_id] = scan, channel_orthogonality(run, read, channels) if channels else None
 
@@ -103,12 +97,12 @@ def convert(
         for chunk in segment.chunks():
             start, stop = chunk[0].start, chunk[-1].stop
             n = stop - start
-            weights = chunk_work.matrix("weights", n, np.float32)
-            rows = source.read(start, stop, out=chunk_work.matrix("rows", n, np.float32).reshape(n, SIZE))
+            weights, rows = memory[0][: SIZE * n].reshape(SIZE, n), memory[1][: SIZE * n].reshape(n, SIZE)
+            source.read(start, stop, out=rows)
             for block in chunk:
                 inside = slice(block.start - start, block.stop - start)
                 np.copyto(weights[:, inside], rows[inside].T)
-                extent = LayerExtent.of(weights[:, inside], work)
+                extent = LayerExtent.of(weights[:, inside])
                 if extent.n_nonfinite and not allow_nonfinite:
                     raise SourceError(_nonfinite(block, weights[:, inside]))
                 extents[block.layer_id] = extents[block.layer_id].merge(extent)
@@ -141,12 +135,12 @@ def _nonfinite(block: Run, weights: NDArray[np.float32]) -> str:
     )
 
 
-def scan_layer(run: Run, read: Read, extent: LayerExtent, trial: Basis | None, work: Workspace) -> LayerScan:
+def scan_layer(run: Run, read: Read, extent: LayerExtent, trial: Basis | None) -> LayerScan:
     """Scan of a run's filters; empty where weights are not finite."""
     scan = LayerScan()
     if extent.is_finite:
         for block in run.blocks():
-            scan = scan.merge(LayerScan.of(read(block.start, block.stop), extent, trial, work))
+            scan = scan.merge(LayerScan.of(read(block.start, block.stop), extent, trial))
     return scan
 
 
@@ -165,10 +159,9 @@ def channel_orthogonality(run: Run, read: Read, channels: int) -> float | None:
 def extremes_in(path: Path, first: int, blocks: Iterable[Run], basis: Basis, done: Done) -> tuple[float, float]:
     """Least and greatest coefficient of any component in blocks of a file whose first filter is ``first``."""
     low, high = math.inf, -math.inf
-    work = Workspace(BLOCK_FILTERS)
     with FilterFile(path, first) as file:
         for block in blocks:
-            lowest, highest = extremes(file.read(block.start, block.stop), basis, work)
+            lowest, highest = extremes(file.read(block.start, block.stop), basis)
             low, high = min(low, lowest), max(high, highest)
             done(block.n)
     return low, high
@@ -185,13 +178,12 @@ class Tally:
 def count(path: Path, segment: Segment, finite: Sequence[bool], coordinates: Coordinates, done: Done) -> list[Tally]:
     """Histograms of each run; empty where weights are not finite."""
     tallies = []
-    work = Workspace(BLOCK_FILTERS)
     read_ahead(path)
     with FilterFile(path, segment.runs[0].start) as file:
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0
             for block in run.blocks() if is_finite else ():
-                found, beyond = histogram(file.read(block.start, block.stop), coordinates, work)
+                found, beyond = histogram(file.read(block.start, block.stop), coordinates)
                 counts += found
                 outside += beyond
             tallies.append(Tally(Counts.of(counts), outside))

@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -28,30 +28,6 @@ MANY_CHANNELS = 256
 """Output channels from which orthogonality is computed in float32."""
 TRIANGLE = np.triu_indices(SIZE)
 """Row and column numbers of the packed upper triangle, row by row: 45 entries."""
-
-
-class Workspace:
-    """Scratch memory for blocks of filters, to be used by one thread at a time.
-
-    Fresh memory for every intermediate result costs more than the arithmetic, and threads that ask the system
-    for it wait for each other.
-
-    Parameters
-    ----------
-    capacity
-        Filters of the largest block; a larger one makes it grow.
-    """
-
-    def __init__(self, capacity: int = 0) -> None:
-        self._buffers: dict[str, NDArray[Any]] = {}
-        self._capacity = capacity
-
-    def matrix(self, name: str, n: int, dtype: DTypeLike = np.float64) -> NDArray[Any]:
-        """``(9, n)``, C-contiguous, with whatever was there before."""
-        self._capacity = max(self._capacity, n)
-        if name not in self._buffers or self._buffers[name].size < SIZE * n:
-            self._buffers[name] = np.empty(SIZE * self._capacity, dtype)
-        return self._buffers[name][: SIZE * n].reshape(SIZE, n)
 
 
 @dataclass(frozen=True)
@@ -73,20 +49,13 @@ class Moments:
     scatter: Float64 = field(default_factory=lambda: np.zeros((SIZE, SIZE)))
 
     @classmethod
-    def of(cls, x: Float64, work: Workspace | None = None) -> Moments:
-        """Moments of the columns of ``x (9, n)``.
+    def of(cls, x: Float64) -> Moments:
+        """Moments of the columns of ``x (9, n)``; of equal ones the scatter is exactly zero."""
+        from warehouse import kernels
 
-        Deviations are taken from the first filter and only then from their mean, so that a block of equal
-        filters has a scatter of exactly zero.
-        """
-        n = x.shape[1]
-        if n == 0:
-            return cls()
-        first = x[:, :1]
-        deviation = np.subtract(x, first, out=(work or Workspace()).matrix("deviation", n))
-        shift = deviation.mean(axis=1, keepdims=True)
-        deviation -= shift
-        return cls(n, (first + shift)[:, 0], deviation @ deviation.T)
+        moments = cls(x.shape[1])
+        kernels.moments(np.ascontiguousarray(x, np.float64), moments.mean, moments.scatter)
+        return moments
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together (Chan, Golub & LeVeque 1983)."""
@@ -180,20 +149,6 @@ def relative_peaks(peak: Float32, layer_peak: float) -> Counts:
     zero = np.searchsorted(ordered, 0.0, side="right")
     below = np.searchsorted(ordered, PEAK_EDGES * layer_peak)
     return Counts.of(np.diff(np.concatenate([[0, zero], below, [peak.size]])))
-
-
-def scale(x: Float64, peak: Float64, out: Float64 | None = None) -> Float64:
-    """``x (9, n)`` divided by its peaks ``(n,)``; zero where the peak is."""
-    scaled: Float64 = np.divide(x, np.where(peak == 0, 1.0, peak), out=out)
-    return scaled
-
-
-def as_doubles(block: Float32, peak: Float32, work: Workspace) -> tuple[Float64, Float64]:
-    """A block ``(9, n)`` as float64, and scaled by its peaks ``(n,)``; valid until the next call."""
-    n = block.shape[1]
-    x = work.matrix("x", n)
-    np.copyto(x, block)
-    return x, scale(x, peak.astype(np.float64), out=work.matrix("scaled", n))
 
 
 def orthogonality(rows: Callable[[int, int], Float64], out_channels: int, panel: int) -> float | None:
