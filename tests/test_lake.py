@@ -146,10 +146,11 @@ def test_leftovers_are_the_files_that_nothing_names(tmp_path: Path) -> None:
         target.write_table("models", pa.table({"a": [number]}))
     paths = [file.path for file in target.files]
     (tmp_path / "warehouse.duckdb").touch()
-    (tmp_path / "warehouse.duckdb.17.tmp").touch()
+    unfinished = tmp_path / f"warehouse.duckdb.{17:032x}.tmp"
+    unfinished.touch()
     (tmp_path / "notes.txt").touch()
     found = leftovers(tmp_path, paths[:1])
-    assert sorted(found) == sorted([tmp_path / paths[1], tmp_path / paths[2], tmp_path / "warehouse.duckdb.17.tmp"])
+    assert sorted(found) == sorted([tmp_path / paths[1], tmp_path / paths[2], unfinished])
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def text(sample_warehouse: Path) -> str:
-    with warehouse.open(sample_warehouse) as wh:
-        return report.page(wh)
+def text(wh: warehouse.Warehouse) -> str:
+    return report.page(wh)
 
 
 @pytest.fixture(scope="module")
@@ -172,24 +171,16 @@ def test_hostile_labels_are_shown_as_text(hostile: warehouse.Warehouse) -> None:
     assert page.texts["title"] == ["<b>&name$x: report"]
 
 
-def test_a_hostile_axis_is_shown_as_text(wh: warehouse.Warehouse) -> None:
-    page = Page(report.page(wh, [f"concat(task, '{ATTACK}')"]))
-    assert f"By concat(task, '{ATTACK}')" in page.texts["h2"]
-    assert len(page.attributes("script")) == 1
-
-
 def test_an_axis_with_many_groups_is_refused_figure_by_figure(wh: warehouse.Warehouse) -> None:
-    page = Page(
-        report.page(wh, ["concat(layer_id, '/', unnest(range(4)))", "unnest(range(2500))", "null", "depth_decile"])
-    )
+    page = Page(report.page(wh, ["layer_id % 51", "unnest(range(2500))", "null", "conv_depth = 0"]))
     said = " ".join(page.texts["p"])
-    assert "Not drawn: eigenimages shows at most 40 groups, not 320" in said
+    assert "Not drawn: eigenimages shows at most 40 groups, not 51" in said
     assert "the axis 'unnest(range(2500))' has 2,500 groups, more than 2,000" in said
     assert "no layer has a group: 'null' is NULL everywhere" in said
-    assert page.table("Quality by concat").height == 50
-    assert any("50 of 320 groups with most filters" in caption for caption, _ in page.tables)
+    assert page.table("Quality by layer_id % 51").height == 50
+    assert any("50 of 51 groups with most filters" in caption for caption, _ in page.tables)
     # and the others are whole
-    assert any(image["alt"].startswith("Principal components by depth_decile") for image in page.attributes("img"))
+    assert any(image["alt"].startswith("Principal components by conv_depth = 0") for image in page.attributes("img"))
 
 
 def test_an_axis_that_is_no_expression_is_refused(wh: warehouse.Warehouse) -> None:
@@ -206,15 +197,18 @@ def test_without_degenerate_layers_the_report_says_none(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d.h5", [("a", filters), ("b", filters[::-1])], unclaimed=filters[:1])
     warehouse.ingest(tmp_path / "d.h5", tmp_path / "w")
     with warehouse.open(tmp_path / "w") as wh:
-        page = Page(report.page(wh, ["task"]))
+        page = Page(report.page(wh, ["null"]))
     assert any(said.endswith("at most 20: none.") for said in page.texts["p"])
 
 
-def test_the_command_writes_the_page(sample_warehouse: Path, tmp_path: Path) -> None:
+def test_the_command_writes_the_page_with_a_hostile_axis_as_text(sample_warehouse: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    assert call_main("report", str(sample_warehouse), "-o", str(file), "--axis", "conv_depth = 0") == (0, "", "")
-    assert "By conv_depth = 0" in Page(file.read_text(encoding="utf-8")).texts["h2"]
-    status, out, err = call_main("report", str(sample_warehouse), "--axis", "conv_depth = 0")
+    axis = f"concat(conv_depth = 0, '{ATTACK}')"
+    assert call_main("report", str(sample_warehouse), "-o", str(file), "--axis", axis) == (0, "", "")
+    page = Page(file.read_text(encoding="utf-8"))
+    assert f"By {axis}" in page.texts["h2"]
+    assert len(page.attributes("script")) == 1
+    status, out, err = call_main("report", str(sample_warehouse), "--axis", axis)
     assert (status, err) == (0, "")
     assert out == file.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [file]

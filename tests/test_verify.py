@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import warehouse
@@ -109,6 +110,18 @@ def test_many_flips_at_random_are_found(target: Path, sample_warehouse: Path, tm
     assert_flips_are_found(shutil.copytree(sample_warehouse, tmp_path / "sample.warehouse"), 100, seed=8)
 
 
+def test_a_flipped_byte_in_any_column_of_filters_that_no_layer_claims_is_named(target: Path) -> None:
+    path = file_of(target, "filters", lake.NO_MODEL)
+    group = pq.read_metadata(path).row_group(0)
+    assert (group.num_rows, group.num_columns) == (UNCLAIMED, 11)
+    for column in map(group.column, range(group.num_columns)):
+        position = column.data_page_offset + column.total_compressed_size // 2
+        flip(path, position)
+        assert named(warehouse.verify(target, layers=0)) == {relative(target, path)}, column.path_in_schema
+        flip(path, position)
+    assert warehouse.verify(target).is_sound
+
+
 def test_quick_reads_footers_but_not_what_is_before_them(target: Path) -> None:
     path = file_of(target, "filters", 0)
     flip(path, 100)
@@ -161,6 +174,11 @@ FOREIGN = (
     "lake/filters/model_id=0/part-0.parquet",
     "lake/filters/model_id=x/0123456789abcdef0123456789abcdef.parquet",
     "lake/filters/0123456789abcdef0123456789abcdef.parquet",
+    "lake/basis/more/0123456789abcdef0123456789abcdef.parquet",
+    "lake/model_id=0/0123456789abcdef0123456789abcdef.parquet",
+    "warehouse.duckdb.17.tmp",
+    "warehouse.duckdb.mine.tmp.spill/thing",
+    "more/ingest.journal",
     "lake/other/0123456789abcdef0123456789abcdef.parquet",
     "0123456789abcdef0123456789abcdef.parquet",
     "more/deep/thing",
@@ -178,6 +196,10 @@ def test_foreign_files_anywhere_in_the_folder_are_named(target: Path, quick: boo
     assert problems.keys() == {*FOREIGN, "lake/basis/link"}
     assert problems.pop("lake/basis/link").what == "is a symbolic link"
     assert {each.remedy for each in problems.values()} == {"move it elsewhere"}
+    before = contents(target)
+    assert vacuum(target) == (0, 0)
+    assert contents(target) == before
+    assert (target / "lake" / "basis" / "link").is_symlink()
 
 
 def test_leftovers_of_our_own_are_told_but_no_problem(target: Path) -> None:
@@ -200,8 +222,22 @@ def test_leftovers_of_our_own_are_told_but_no_problem(target: Path) -> None:
     told, _, paths = err.partition("`: ")
     assert told == f"{target}: 5 leftovers, removed by `warehouse vacuum {target}"
     assert set(paths.rstrip().split(", ")) == names
-    vacuum(target)
+    assert vacuum(target) == (5, 0)
     assert warehouse.verify(target).leftovers == ()
+    assert not spill.exists()
+
+
+def test_what_lies_behind_a_symbolic_link_is_not_ours_to_remove(target: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "models").mkdir(parents=True)
+    precious = [elsewhere / f"{17:032x}.parquet", elsewhere / "models" / f"{17:032x}.parquet"]
+    for path in precious:
+        path.touch()
+    (target / "lake" / "models" / f"{18:032x}.parquet").symlink_to(precious[0])
+    shutil.move(target / "lake" / "basis", tmp_path / "basis")
+    (target / "lake" / "basis").symlink_to(elsewhere)
+    assert vacuum(target) == (0, 0)
+    assert all(path.exists() for path in precious)
 
 
 def test_names_of_files_cannot_break_or_colour_a_line(target: Path) -> None:

@@ -14,16 +14,9 @@ from warehouse import catalog, sqlfiles
 from warehouse.errors import duckdb_message
 from warehouse.lake import DATABASE, LakeFile
 from warehouse.lake_check import Measured, Problem, first_line
-from warehouse.sqlfiles import LAKE_PREFIX
 
 FAULTS = ("objects", "layers", "layer_rows", "layer_counts", "histogram_totals", "peak_totals", "model_filters")
 """The queries of ``sql/verify`` whose rows are faults between tables."""
-
-
-def lake_tables() -> set[str]:
-    """The tables whose rows are files of the lake; filters among them, which are a view."""
-    used = {name for item in sqlfiles.load("tables", "views") for name in item.uses}
-    return {name.removeprefix(LAKE_PREFIX) for name in used if name.startswith(LAKE_PREFIX)}
 
 
 def stored_tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from warehouse import changes
 from warehouse.changes import Change
 from warehouse.extraction import LABELS, extract
 from warehouse.label_files import read_labels
 from warehouse.options import WarehousePath, assignments
+from warehouse.output import errors, note
 from warehouse.progress import bar
-
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def add(
@@ -50,8 +48,8 @@ def add(
     # what stands beside a model says more than what is said of all
     extracted = [extract(model, **{**given, **of_file.get(model, {})}) for model in models]
     for model in extracted:
-        for note in model.notes:
-            errors.print(f"{model.source}: {note}", markup=False)
+        for remark in model.notes:
+            note(f"{model.source}: {remark}")
     with bar(errors) as progress:
         change = changes.add(path, extracted, replace_known=replace, threads=threads, progress=progress)
     tell(change)
@@ -63,10 +61,9 @@ def remove(
 ) -> None:
     """Remove models from a warehouse; basis and range stay."""
     change = changes.remove(path, models)
-    errors.print(
+    note(
         f"{path}: removed {len(change.model_ids):,} models, {change.layers:,} layers, {change.filters:,} filters, "
-        f"{change.seconds:.1f} s; free their files, once nobody reads them, with: warehouse vacuum {path}",
-        markup=False,
+        f"{change.seconds:.1f} s; free their files, once nobody reads them, with: warehouse vacuum {path}"
     )
 
 
@@ -77,10 +74,7 @@ def refit(
     """Choose basis and range of the histograms anew, over all filters, after much was added or removed."""
     with bar(errors) as progress:
         coordinates = changes.refit(path, threads=threads, progress=progress)
-    errors.print(
-        f"{path}: basis of {coordinates.n:,} filters, range {coordinates.low:.4f} to {coordinates.high:.4f}",
-        markup=False,
-    )
+    note(f"{path}: basis of {coordinates.n:,} filters, range {coordinates.low:.4f} to {coordinates.high:.4f}")
 
 
 def tell(change: Change) -> None:
@@ -98,4 +92,4 @@ def tell(change: Change) -> None:
             f"ends; for a range over everything: warehouse refit {change.path}"
         )
     for line in lines:
-        errors.print(line, markup=False)
+        note(line)

@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 
 import duckdb
 import typer
-from rich.console import Console
 
 from warehouse import catalog, change_cli, changes, compare_cli, demo, extract_cli, figure_cli, output, verify_cli
 from warehouse.connection import connect
@@ -23,8 +22,10 @@ from warehouse.errors import QueryError, WarehouseError, duckdb_message
 from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
 from warehouse.lake import DATABASE
+from warehouse.legible import printable
 from warehouse.maintenance import vacuum as run_vacuum
 from warehouse.options import WarehousePath, assignments
+from warehouse.output import errors, note
 from warehouse.pipeline import for_stage
 from warehouse.progress import bar, bytes_text
 from warehouse.restricted import Limits, RestrictedWarehouse
@@ -43,8 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
 INFO = (
     (
         "Contents",
@@ -156,7 +155,7 @@ def _report(summary: Summary) -> None:
             f"once there are none, free them with: warehouse vacuum {summary.path}"
         )
     for line in lines:
-        errors.print(line, markup=False)
+        note(line)
 
 
 @app.command(epilog="Example: warehouse query cnn.warehouse 'from drift(task)' --format csv -o drift.csv")
@@ -241,7 +240,7 @@ def info(path: WarehousePath) -> None:
         for source in warehouse.sql("from sources").pl().to_dicts():
             output.heading("Source")
             for name, value in source.items():
-                typer.echo(f"{name}: {value}")
+                typer.echo(printable(f"{name}: {value}"))
 
 
 @app.command("help", epilog="Example: warehouse help cnn.warehouse drift")
@@ -261,8 +260,8 @@ def help_(
             raise QueryError(f"nothing is called {name!r}{did_you_mean(name, set(described))}")
         for column, value in described[name].items():
             if value is not None:
-                listed = column in ("columns", "parameters")
-                typer.echo(f"{column}: " + value.replace("; ", "\n    ") if listed else f"{column}: {value}")
+                told = printable(f"{column}: {value}")
+                typer.echo(told.replace("; ", "\n    ") if column in ("columns", "parameters") else told)
 
 
 app.command(epilog="Example: warehouse extract resnet18.onnx -o dataset.h5")(extract_cli.extract)
@@ -295,7 +294,7 @@ def sample(
             layout=layout,
             progress=for_stage(progress, "generating"),
         )
-    errors.print(f"{path}: {filters:,} synthetic filters, {layers:,} layers, {models:,} models", markup=False)
+    note(f"{path}: {filters:,} synthetic filters, {layers:,} layers, {models:,} models")
 
 
 @app.command("demo", epilog="Example: warehouse demo")
@@ -317,11 +316,13 @@ def demo_(
 def vacuum(path: WarehousePath) -> None:
     """Remove files that no longer belong to a warehouse."""
     n, n_bytes = run_vacuum(path)
-    errors.print(f"{path}: removed {n:,} files, {bytes_text(n_bytes)}", markup=False)
+    note(f"{path}: removed {n:,} files, {bytes_text(n_bytes)}")
 
 
 def _tell(error: str) -> None:
-    errors.print(f"error: {chr(10).join(map(output.printable, error.splitlines()))}", markup=False)
+    # those of DuckDB have several lines
+    for line in f"error: {error}".split("\n"):
+        note(line)
 
 
 def main() -> None:

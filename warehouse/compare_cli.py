@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from warehouse import comparison_page, output
 from warehouse.comparison import QUESTIONS, Comparison
 from warehouse.extraction import extract
+from warehouse.legible import printable
+from warehouse.output import errors
 from warehouse.progress import bar
-
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def compare(
@@ -45,7 +44,7 @@ def _write_text(comparison: Comparison, file: Path | None) -> None:
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in told.items() if name != "notes"]
     with output.complete_or_nothing(file) as target, target.open("w", encoding="utf-8") as stream:
         for line in [*lines, *told["notes"]]:
-            stream.write(f"{line}\n")
+            stream.write(f"{printable(line)}\n")
         for name, title in comparison_page.TITLES.items():
             relation = comparison.sql(QUESTIONS[name], {"model": model_id})
             if name == "layers":

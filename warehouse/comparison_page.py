@@ -13,6 +13,7 @@ import polars as pl
 
 from warehouse.comparison import QUESTIONS, Comparison
 from warehouse.html import Html, element, table
+from warehouse.legible import LONGEST_CELL, printable, shortened
 from warehouse.report import cards, document, figure, sql_block
 
 TITLES = {
@@ -82,7 +83,7 @@ def _section(
     numbers = {name.replace("_", " "): value for name, value in told.items() if name not in ("model", "notes")}
     yield element("dl", *cards(numbers), class_="counts")
     if told["notes"]:
-        yield element("ul", *(element("li", note) for note in told["notes"]))
+        yield element("ul", *(element("li", printable(shortened(note, LONGEST_CELL))) for note in told["notes"]))
     for name, title in TITLES.items():
         yield element("h3", title)
         shown = about[name].select(LAYER_COLUMNS) if name == "layers" else about[name]

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from warehouse.dataset_writer import refuse_existing
 from warehouse.extraction import LABELS, ExtractedModel, write_dataset
 from warehouse.extraction import extract as extract_model
 from warehouse.options import assignments
+from warehouse.output import errors, note
 from warehouse.pipeline import for_stage
 from warehouse.progress import bar
-
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def extract(
@@ -43,9 +41,9 @@ def extract(
     with bar(errors) as progress:
         write_dataset(extracted, file, progress=for_stage(progress, "writing"))
     for model in extracted:
-        errors.print(summary(model), markup=False)
+        note(summary(model))
     n_filters, n_layers = sum(m.n_filters for m in extracted), sum(len(m.layers) for m in extracted)
-    errors.print(f"{file}: {n_filters:,} filters, {n_layers:,} layers, {len(extracted):,} models", markup=False)
+    note(f"{file}: {n_filters:,} filters, {n_layers:,} layers, {len(extracted):,} models")
 
 
 def summary(model: ExtractedModel) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import polars as pl
 
+from warehouse.legible import printable, shortened
+
 VOID = ("img", "wbr")
 NO_VALUE = "–"  # noqa: RUF001 - a dash, as in printed tables
 
@@ -46,7 +48,7 @@ def join(parts: Iterable[Html]) -> Html:
 
 
 def table(frame: pl.DataFrame, caption: str) -> Html:
-    """A table that the page's script makes sortable; each cell keeps its unrounded value for that.
+    """A table that the page's script makes sortable; each number keeps its unrounded value for that.
 
     Parameters
     ----------
@@ -86,20 +88,15 @@ def _breakable(name: str) -> list[str]:
 def _cells(row: Sequence[Any], numeric: Sequence[bool]) -> Iterable[Html]:
     for position, (value, right) in enumerate(zip(row, numeric, strict=True)):
         shown = text(value)
+        number = {"class_": "number", "data_value": "" if value is None else str(value)}
         if position == 0:
-            yield element("th", shown, scope="row", class_="number" if right else "text", data_value=_raw(value))
-        elif right:
-            yield element("td", shown, class_="number", data_value=_raw(value))
+            yield element("th", shown, scope="row", **(number if right else {"class_": "text"}))
         else:
-            yield element("td", shown)
-
-
-def _raw(value: Any) -> str:
-    return "" if value is None else str(value)
+            yield element("td", shown, **(number if right else {}))
 
 
 def text(value: Any) -> str:
-    """A value for people: thousands apart, four digits of a fraction, a dash for NULL."""
+    """A value for people: thousands apart, four digits of a fraction, a dash for NULL, a line for any text."""
     if value is None:
         return NO_VALUE
     if isinstance(value, bool):
@@ -108,4 +105,4 @@ def text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return printable(shortened(str(value)))

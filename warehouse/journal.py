@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from warehouse.errors import LakeError
-from warehouse.lake import JOURNAL, LakeFile, disk_errors
+from warehouse.lake import JOURNAL, LakeFile, disk_errors, table_of
 
 _FRAME = struct.Struct("<QI")
 _VALUE = "value"
@@ -91,12 +91,13 @@ class Journal:
 
 
 def journaled_files(folder: Path) -> list[LakeFile]:
-    """The files that the journal of a folder names; none where there is no journal."""
+    """The files that the journal of a folder names, of paths that a lake writes; none where there is no journal."""
     path = folder / JOURNAL
     columns = [_table(frame)[_VALUE] for frame in list(_frames(path))[1:]] if path.exists() else []
     # only these few fields become Python's; the partial results beside them are large
     named = (column for column in columns if pa.types.is_struct(column.type) and "file" in column.type.names)
-    return [_restored(LakeFile, pc.struct_field(column, "file")[0].as_py()) for column in named]
+    files = [_restored(LakeFile, pc.struct_field(column, "file")[0].as_py()) for column in named]
+    return [file for file in files if table_of(file.path) == file.name]
 
 
 def _other(theirs: bytes, own: bytes) -> str:

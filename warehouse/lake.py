@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -25,14 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from warehouse import sqlfiles
 from warehouse.errors import LakeError
 from warehouse.plan import Run
+from warehouse.sqlfiles import LAKE_PREFIX
 
 DATABASE = "warehouse.duckdb"
 LOCK = ".lock"
 JOURNAL = "ingest.journal"
-OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
-"""Names of the files that a lake writes; what is called otherwise is somebody else's."""
 WEIGHTS = tuple(f"w{i}" for i in range(9))
 FILTER_SCHEMA = pa.schema(
     [
@@ -50,8 +51,13 @@ FILTER_OPTIONS = {
     "column_encoding": {"filter_id": "DELTA_BINARY_PACKED", **dict.fromkeys(WEIGHTS, "BYTE_STREAM_SPLIT")},
     "write_statistics": ["filter_id", "layer_id"],
 }
+BUFFER_BYTES = 4 << 20
 NO_MODEL = "__HIVE_DEFAULT_PARTITION__"
 """What hive partitions call NULL."""
+_WRITTEN = re.compile(
+    rf"lake/(filters/model_id=(-?[0-9]{{1,10}}|{NO_MODEL})|(?P<table>(?!filters/)[a-z_]+))/[0-9a-f]{{32}}\.parquet"
+)
+_UNFINISHED = re.compile(rf"{re.escape(DATABASE)}\.[0-9a-f]{{32}}\.tmp.*|{re.escape(JOURNAL)}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -248,7 +254,7 @@ class Lake:
     def take(self, file: LakeFile) -> bool:
         """Name a file that an earlier run has finished, if it is still there."""
         path = self.folder / file.path
-        if not path.is_file() or path.stat().st_size != file.bytes:
+        if table_of(file.path) != file.name or not path.is_file() or path.stat().st_size != file.bytes:
             return False
         with self._guard:
             self._begun.add(path)
@@ -292,34 +298,71 @@ class Lake:
         remove_empty_folders(self.folder)
 
 
+@functools.cache
+def lake_tables() -> frozenset[str]:
+    """The tables whose rows are files of the lake; filters among them, which are a view."""
+    used = {name for item in sqlfiles.load("tables", "views") for name in item.uses}
+    return frozenset(name.removeprefix(LAKE_PREFIX) for name in used if name.startswith(LAKE_PREFIX))
+
+
+def table_of(path: str) -> str | None:
+    """The table that a file of this path belongs to; None where no lake writes such a path."""
+    match = _WRITTEN.fullmatch(path)
+    table = (match["table"] or "filters") if match else None
+    return table if table in lake_tables() else None
+
+
+def unnamed(folder: Path, named: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """What is in a warehouse's folder and does not belong to the warehouse.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    named
+        Paths of the files that belong to it.
+
+    Yields
+    ------
+    The path of a file, or of a symbolic link whatever its name, and whether it is a leftover: a file that a lake has
+    written or a broken ingest or change leaves behind. All others are somebody else's. Links are not followed.
+    """
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for path in sorted(Path(parent, name) for name in [*files, *links]):
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                yield relative, False
+            elif relative not in named and relative not in (DATABASE, LOCK):
+                yield relative, table_of(relative) is not None or _UNFINISHED.fullmatch(relative) is not None
+
+
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds nothing but what a broken ingest leaves behind."""
-    known = ("lake", LOCK, JOURNAL)
-    return all(path.name in known or path.name.startswith(f"{DATABASE}.") for path in folder.iterdir())
+    return all(path.name in ("lake", LOCK) or _UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
 
 
 def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
-    """Files that a lake has written, and what belongs to unfinished work, that are not among the paths ``named``."""
-    keep = {folder / path for path in named}
-    found = [
-        path for path in (folder / "lake").rglob("*.parquet") if OWN_NAME.fullmatch(path.name) and path not in keep
-    ]
-    unfinished = [path for path in folder.glob(f"{DATABASE}.*.tmp*") if not path.is_dir()]
-    spilled = folder.glob(f"{DATABASE}.*.tmp.spill/*")
-    return sorted([*found, *unfinished, *spilled, *folder.glob(JOURNAL)])
+    """Files of our own that are not among the paths ``named``: what may be removed, and nothing else."""
+    return [folder / path for path, is_leftover in unnamed(folder, named) if is_leftover]
 
 
 def remove_empty_folders(folder: Path) -> None:
     """Remove the empty folders of the lake, and those into which an unfinished database spilled."""
-    folders = [Path(path) for path, _, _ in os.walk(folder / "lake", topdown=False)]
-    for path in [*folders, *folder.glob(f"{DATABASE}.*.tmp.spill")]:
+    of_tables = (folder / "lake" / table for table in lake_tables())
+    spills = folder.glob(f"{DATABASE}.*.tmp.spill")
+    for path in [*folder.glob("lake/filters/model_id=*"), *of_tables, folder / "lake", *spills]:
         with contextlib.suppress(OSError):
             path.rmdir()
 
 
 @contextlib.contextmanager
 def _parquet(sink: _HashingFile, schema: pa.Schema, options: Mapping[str, object]) -> Iterator[pq.ParquetWriter]:
-    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, **options) as writer:
+    # Arrow writes in pieces of a page, for each of which a thread would have to wait for Python
+    with (
+        pa.BufferedOutputStream(pa.PythonFile(sink, mode="w"), BUFFER_BYTES) as buffered,
+        pq.ParquetWriter(buffered, schema, **options) as writer,
+    ):
         yield writer
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from warehouse.catalog import text_literal
 from warehouse.connection import record_batches
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.lake import disk_errors
+from warehouse.legible import LONGEST_CELL, printable, shortened
 from warehouse.restricted import RestrictedWarehouse
 from warehouse.session import Warehouse
 
@@ -35,7 +35,8 @@ LIST_ITEMS = 9
 OPTIONS = {"csv": "format csv, header", "json": "format json, array", "parquet": "format parquet"}
 """What DuckDB is told to write each format but tables."""
 FORMATS = ("table", *OPTIONS)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+"""Where all goes that is no result."""
 
 
 def write(
@@ -134,7 +135,7 @@ def write_table(relation: duckdb.DuckDBPyRelation, stream: TextIO, max_rows: int
     rows = (relation if max_rows is None else relation.limit(max_rows + 1)).fetchall()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, kind in zip(relation.columns, relation.types, strict=True):
-        table.add_column(name, justify="right" if kind.id in NUMERIC else "left", overflow="fold")
+        table.add_column(_shown(name), justify="right" if kind.id in NUMERIC else "left", overflow="fold")
     for row in rows[:max_rows]:
         table.add_row(*map(_text, row))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
@@ -151,12 +152,16 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         shown = ", ".join(map(_text, value[:LIST_ITEMS]))
         return f"[{shown}{', ...' if len(value) > LIST_ITEMS else ''}]"
-    return printable(str(value))
+    return _shown(str(value))
 
 
-def printable(text: str) -> str:
-    """Text with its control characters spelled out, by which a name in a file could take over a terminal."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+def _shown(text: str) -> str:
+    return printable(shortened(text, LONGEST_CELL))
+
+
+def note(text: str) -> None:
+    """Tell people something, as a line on standard error."""
+    errors.print(_shown(text), markup=False)
 
 
 def heading(title: str, detail: str = "") -> None:

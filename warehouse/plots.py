@@ -14,6 +14,7 @@ import polars as pl
 from warehouse.catalog import text_literal
 from warehouse.errors import QueryError
 from warehouse.expressions import LAYER_SOURCES, check, check_groups, rows
+from warehouse.legible import LONGEST_NAME, shortened_sql
 from warehouse.session import Warehouse, did_you_mean
 
 if TYPE_CHECKING:
@@ -220,9 +221,10 @@ def prepare(warehouse: Warehouse, name: str, given: Mapping[str, Any]) -> Prepar
         raise QueryError(f"{name} takes one axis, not {len(axes)}: {', '.join(axes)}")
     axes = [check(warehouse, axis, "axis") for axis in axes]
     arguments = options | _arguments(options)
-    notes = [_note_of_axis(warehouse, axis, arguments["keep"]) for axis in axes]
-    queries = [plot.query.format(**arguments | {"axis": axis, "name": text_literal(axis)}) for axis in axes or [""]]
-    query = "\nunion all\n".join(queries)
+    short = [with_short_names(warehouse, axis) for axis in axes]
+    notes = [_note_of_axis(warehouse, *both, arguments["keep"]) for both in zip(axes, short, strict=True)]
+    named = [{"axis": axis, "name": text_literal(name)} for name, axis in zip(axes, short, strict=True)]
+    query = "\nunion all\n".join(plot.query.format(**arguments | names) for names in named or [{}])
     found = rows(warehouse, query)
     if len(axes) > 1:
         alone = [axis for axis in axes if axis not in found["axis"]]
@@ -235,6 +237,12 @@ def prepare(warehouse: Warehouse, name: str, given: Mapping[str, Any]) -> Prepar
         " ".join(dict.fromkeys(note for note in notes if note)),
         {option: options[option] for option in plot.drawing},
     )
+
+
+def with_short_names(warehouse: Warehouse, axis: str) -> str:
+    """An axis with the same groups whose names are short enough for people: the axis itself where they are."""
+    longest = rows(warehouse, f"from layer_groups({axis}) select max(len(grp::varchar))").item()
+    return shortened_sql(axis) if longest is not None and longest > LONGEST_NAME else axis
 
 
 def find(name: str) -> Plot:
@@ -257,12 +265,12 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, str]:
     return arguments | {"where": f" where {options['keep']}" if options.get("keep") else ""}
 
 
-def _note_of_axis(warehouse: Warehouse, axis: str, keep: str) -> str:
+def _note_of_axis(warehouse: Warehouse, axis: str, short: str, keep: str) -> str:
     """Which groups are empty and how many layers are in none; an axis without groups or with too many is refused."""
     check_groups(warehouse, axis, axis + keep)
     unknown = "select count(*) filter (grp) as unknown, count(*) as layers"
     (layers,) = rows(warehouse, f"{unknown} from layer_groups(({axis}) is null{keep})").to_dicts()
-    note = empty_note(rows(warehouse, f"from empty_groups({axis}{keep})"))
+    note = empty_note(rows(warehouse, f"from empty_groups({short}{keep})"))
     if layers["unknown"]:
         note = f"{layers['unknown']:,} of {layers['layers']:,} layers are in no group: {axis} is NULL. {note}".rstrip()
     return note

@@ -175,7 +175,7 @@ def _of_axis(axis: str) -> Callable[[Warehouse], Iterator[Html]]:
 
 
 def _quality(warehouse: Warehouse, axis: str) -> Iterator[Html]:
-    query = f"from quality({axis})"
+    query = f"from quality({plots.with_short_names(warehouse, axis)})"
     groups = rows(warehouse, query).select(QUALITY)
     groups = groups.drop(column for column in QUALITY[1:] if groups[column].is_null().all())
     caption = f"Quality by {axis}"
@@ -188,7 +188,7 @@ def _quality(warehouse: Warehouse, axis: str) -> Iterator[Html]:
 
 
 def _largest_drifts(warehouse: Warehouse, axis: str) -> Iterator[Html]:
-    query = f"from drift({axis}) where a < b order by drift desc limit 10"
+    query = f"from drift({plots.with_short_names(warehouse, axis)}) where a < b order by drift desc limit 10"
     pairs = rows(warehouse, query)
     if not pairs.is_empty():
         yield table(pairs, "The largest drifts, in nats")

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from warehouse import block_checksums, catalog, catalog_check, lake_check
 from warehouse.connection import connect
 from warehouse.errors import LakeError
-from warehouse.lake import DATABASE, LakeFile
+from warehouse.lake import DATABASE, LakeFile, lake_tables
 from warehouse.lake_check import Checked, Placement, Problem
 from warehouse.pipeline import Counter, Progress, in_parallel
 from warehouse.plan import Run
@@ -146,7 +146,6 @@ class _Verifier:
     ) -> None:
         self.folder, self.con, self.problems, self.is_readable = folder, con, problems, not problems
         self.quick, self.threads, self.progress = quick, threads, progress
-        self.lake_tables = catalog_check.lake_tables()
         self.columns: dict[str, list[str]] = {}
         self.placement: Placement | None = None
 
@@ -161,7 +160,7 @@ class _Verifier:
             return Verification(self.folder, tuple(self.problems), quick=self.quick)
         if self.is_readable:
             self._check_tables()
-        foreign, leftovers = lake_check.strangers(self.folder, {file.path for file in files}, self.lake_tables)
+        foreign, leftovers = lake_check.strangers(self.folder, {file.path for file in files})
         self.problems += foreign
         checked = self._check_files(files)
         self.problems += _overlaps(checked)
@@ -191,7 +190,7 @@ class _Verifier:
             self.problems.append(Problem(DATABASE, f"{what}: {catalog_check.reason(error)}"))
 
     def _check_tables(self) -> None:
-        missing = (self.lake_tables - {"filters"} | {"analyses", "files", "help"}) - self.columns.keys()
+        missing = (lake_tables() - {"filters"} | {"analyses", "files", "help"}) - self.columns.keys()
         self.problems += [Problem(DATABASE, f"has no table {name}") for name in sorted(missing)]
         if missing:
             return
@@ -202,7 +201,7 @@ class _Verifier:
                 self.placement = Placement(catalog_check.stored_layers(self.con))
 
     def _check_files(self, files: Sequence[LakeFile]) -> list[Checked]:
-        refused = [lake_check.unreadable(self.folder, file, self.lake_tables) for file in files]
+        refused = [lake_check.unreadable(self.folder, file) for file in files]
         readable = [file for file, problem in zip(files, refused, strict=True) if not problem]
         counter = Counter(self.progress, sum(file.n_rows for file in readable))
         counter.begin("checking files")
@@ -221,7 +220,7 @@ class _Verifier:
         of_table: dict[str, list[Checked]] = defaultdict(list)
         for each in checked:
             of_table[each.file.name].append(each)
-        for name in sorted(self.lake_tables & self.columns.keys()):
+        for name in sorted(lake_tables() & self.columns.keys()):
             # what a broken file holds is not the table's fault
             if not any(each.problem for each in of_table[name]):
                 files = [each.file for each in of_table[name]]

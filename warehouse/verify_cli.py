@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from warehouse.lake_check import printable
 from warehouse.options import WarehousePath
+from warehouse.output import errors, note
 from warehouse.progress import bar
 from warehouse.verify import LAYERS, Verification
 from warehouse.verify import verify as run_verify
-
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def verify(
@@ -32,15 +29,15 @@ def verify(
     for problem in found.problems:
         typer.echo(problem)
     if found.leftovers:
-        errors.print(_leftovers(found), markup=False)
+        note(_leftovers(found))
     if not found.is_sound:
         n = len(found.problems)
-        errors.print(f"{path}: {n:,} problem{'s' * (n > 1)}", markup=False)
+        note(f"{path}: {n:,} problem{'s' * (n > 1)}")
         raise typer.Exit(1)
     how = "by sizes and counts" if quick else f"of which {found.recomputed:,} were computed anew from their filters"
     typer.echo(f"{path} is sound: {found.files:,} files, {found.filters:,} filters, {found.layers:,} layers, {how}")
 
 
 def _leftovers(found: Verification) -> str:
-    shown = ", ".join(map(printable, found.leftovers[:5])) + (", ..." if len(found.leftovers) > 5 else "")
+    shown = ", ".join(found.leftovers[:5]) + (", ..." if len(found.leftovers) > 5 else "")
     return f"{found.path}: {len(found.leftovers):,} leftovers, removed by `warehouse vacuum {found.path}`: {shown}"

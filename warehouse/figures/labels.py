@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
+from warehouse.legible import LONGEST_CELL, shortened
+
 FONT = "DejaVu Sans"
 """Comes with matplotlib, so that a figure looks the same everywhere."""
 SMALLEST = 5.0
@@ -32,7 +34,7 @@ def label(value: object) -> str:
         return "NULL"
     if isinstance(value, bool):
         return str(value).lower()
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else shortened(str(value), LONGEST_CELL)
     return "".join(map(_glyph, " ".join(text.split()))) or "''"
 
 
