@@ -17,7 +17,7 @@ from tests.reference import Reference
 from warehouse import sqlfiles
 from warehouse.errors import SourceError
 from warehouse.frames import MetaFrame
-from warehouse.metadata import MODEL_COLUMNS, Metadata, tabulate
+from warehouse.metadata import MODEL_COLUMNS, RESERVED, Metadata, tabulate
 from warehouse.source import open_source
 
 NAN = math.nan
@@ -194,7 +194,7 @@ def test_other_columns_belong_to_models_if_constant_within_each_and_to_layers_if
 
 
 def test_names_become_snake_case_and_stay_unique() -> None:
-    reserved = ["axis", "keep", "filter_id", "w0", "layer_id", "model_id", "N Filters", "Architecture Family"]
+    reserved = [*RESERVED, "layer_id", "model_id", "N Filters", "Architecture Family"]
     sources = ["Input Shape", "input-shape", "INPUT  SHAPE!", "3rd", "???", "Model", "raw_task", *reserved]
     tables = table({source: [f"value of {source}"] for source in sources})
     assert [tables.models[name].to_pylist() for name in ("input_shape", "input_shape_2", "input_shape_3")] == [
@@ -203,10 +203,10 @@ def test_names_become_snake_case_and_stay_unique() -> None:
     assert tables.models.select(["column_3rd", "column"]).to_pylist() == [
         {"column_3rd": "value of 3rd", "column": "value of ???"}
     ]
-    for name in ("model_2", "raw_task_2", "axis_2", "keep_2", "filter_id_2", "w0_2", "layer_id_2", "n_filters_2"):
-        assert str(tables.models[name][0]).startswith("value of ")
+    for name in ("model", "raw_task", "layer_id", "n_filters", *RESERVED):
+        assert str(tables.models[f"{name}_2"][0]).startswith("value of ")
     assert set(tables.models.column_names) & set(tables.layers.column_names) == {"model_id"}
-    assert not {"axis", "keep", "filter_id", "w0"} & set(tables.models.column_names)
+    assert not {*RESERVED} & set(tables.models.column_names)
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=5, unique=True))

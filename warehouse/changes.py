@@ -83,11 +83,15 @@ class State:
         The first ids that are free.
     coordinates
         Basis and range.
+    model_columns, layer_columns
+        Names of the columns of ``models`` and ``layers``.
     """
 
     files: tuple[LakeFile, ...]
     start: Start
     coordinates: Coordinates
+    model_columns: tuple[str, ...]
+    layer_columns: tuple[str, ...]
 
 
 def read_state(con: duckdb.DuckDBPyConnection) -> State:
@@ -106,7 +110,8 @@ def read_state(con: duckdb.DuckDBPyConnection) -> State:
     ((low, high),) = rows("select lo, hi from histogram_range")
     eigenvalues, loadings = zip(*axes, strict=True)
     basis = Basis(np.array(mean), np.array(eigenvalues), np.array(loadings))
-    return State(files, Start(model + 1, layer + 1, filters), Coordinates(basis, n, low, high))
+    columns = (tuple(con.sql(f"from {table}").columns) for table in ("models", "layers"))
+    return State(files, Start(model + 1, layer + 1, filters), Coordinates(basis, n, low, high), *columns)
 
 
 @contextlib.contextmanager
@@ -199,7 +204,9 @@ def append_source(
 ) -> Change:
     """Write the files of a source beside those of a warehouse, with ids and in coordinates that continue it."""
     with naming(source.path), threadpool_limits(limits=1, user_api="blas"):
-        tables = tabulate(source.meta(), source.n_filters).of_source(origin.names, state.start, origin.sha256)
+        tables = tabulate(
+            source.meta(), source.n_filters, of_models=state.model_columns, of_layers=state.layer_columns
+        ).of_source(origin.names, state.start, origin.sha256)
         lake.first_filter_id = state.start.filter_id
         pipeline = Pipeline(
             source,

@@ -18,6 +18,9 @@ from warehouse.errors import SourceError
 MISSING_TEXT = frozenset({"", "?", "nan"})
 """Texts that mean NULL."""
 
+MAX_CHARACTERS = 1 << 26
+"""Of all texts of a column; a short file can repeat a long text in every row."""
+
 TEXT, INTEGER, NUMBER, BOOLEAN = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 _BOOLEANS = {0: False, 1: True, "false": False, "true": True}
@@ -56,9 +59,13 @@ def convert(source: str, values: np.ndarray, kind: pa.DataType) -> list[Any]:
             objects[~present] = None
             return list(objects)
     result: list[Any] = []
+    n_characters = 0
     for row, value in enumerate(values.tolist()):
         try:
             result.append(_convert_one(value, kind))
+            n_characters += len(result[-1] or "") if kind == TEXT else 0
+            if n_characters > MAX_CHARACTERS:
+                raise SourceError(f"/meta, row {row}: {source!r} has more than {MAX_CHARACTERS:,} characters in all")
         except (ValueError, TypeError, OverflowError, KeyError):
             raise SourceError(f"/meta, row {row}: {source!r} is {value!r:.60}, expected {_expected(kind)}") from None
     return result

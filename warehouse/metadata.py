@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,32 +71,25 @@ EXTRACTED_LAYER_COLUMNS = ("layer_name", "groups", "convolution", "layer_notes")
 """What extraction tells of each layer, and what is therefore no model's, though all its layers may agree."""
 
 RESERVED = (
-    *(
-        "axis",
-        "keep",
-        "source",
-        "source_model_id",
-        "source_sha256",
-        "filter_id",
-        "w0",
-        "w1",
-        "w2",
-        "w3",
-        "w4",
-        "w5",
-        "w6",
-        "w7",
-        "w8",
-    ),
+    # what a user writes beside a column: the parameters of the macros, and in an axis the whole row of layer_meta
+    *("axis", "keep", "layer_meta"),
+    # columns that are added to models later
+    *("source", "source_model_id", "source_sha256"),
+    # columns of filters, which filter_meta joins
+    *("filter_id", *(f"w{i}" for i in range(9))),
+    # columns of layer_quality, which an axis may name
     *("n_sparse", "sparsity", "variance_entropy", "randomness_threshold", "variance_entropy_norm", "is_random"),
     *("is_degenerate", "variance_entropy_clean", "variance_entropy_clean_norm", "scaled_clean_entropy"),
     *("orthogonality", "l1", "l2", "l1_standardised", "l2_standardised"),
+    # further columns of quality, which model_quality joins
+    *("n_layers", "share_random", "share_degenerate"),
 )
-"""Names that a source's column may not take: parameters of the macros, columns of ``filters`` and ``layer_quality``."""
+"""Names that a source's column may not take, for they would stand beside ours in what a user asks. All others it keeps:
+within the queries of ``sql/`` no column of a source hides a name."""
 
 _KERNEL = re.compile(r"\((\d+), ?(\d+)\) filters")
-_LIST = re.compile(r"\s*\[\s*\d+(\s*,\s*\d+)*\s*\]\s*")
-_RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*")
+_LIST = re.compile(r"\s*\[\s*\d{1,99}(\s*,\s*\d{1,99})*\s*\]\s*")
+_RANGE = re.compile(r"\s*(-?\d{1,99})\s*:\s*(-?\d{1,99})\s*")
 
 
 @dataclass(frozen=True)
@@ -221,7 +214,9 @@ class _Rows:
         raise AssertionError("per_model found a difference")
 
 
-def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
+def tabulate(
+    frame: MetaFrame, n_filters: int, *, of_models: Collection[str] = (), of_layers: Collection[str] = ()
+) -> Metadata:
     """Make the tables of models and layers.
 
     Parameters
@@ -230,6 +225,8 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
         One row per layer.
     n_filters
         Filters in the source, the bound of the ids.
+    of_models, of_layers
+        Columns that the tables have already: one of the same name is found in the same table.
 
     Returns
     -------
@@ -244,7 +241,8 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
     rows = _Rows(frame, n_filters)
     columns = dict(frame.columns)
     del columns["filter_ids"]
-    taken = set(RESERVED)
+    known = {source: snake_case(source) for source in KNOWN_TYPES}
+    taken = {*RESERVED, *known.values()}
 
     models: dict[str, pa.Array] = {"model_id": pa.array(list(rows.by_model), pa.int32())}
     layers: dict[str, pa.Array] = _layer_columns(rows, frame, columns)
@@ -267,16 +265,16 @@ def tabulate(frame: MetaFrame, n_filters: int) -> Metadata:
     taken |= models.keys() | layers.keys()
     for source, values in columns.items():
         column = rows.column(source, values, KNOWN_TYPES.get(source))
-        name = unique_name(snake_case(source), taken)
+        name = known.get(source) or unique_name(snake_case(source), taken)
         per_model = rows.per_model(column)
-        if per_model is None or name in EXTRACTED_LAYER_COLUMNS:
+        if per_model is None or name in (*EXTRACTED_LAYER_COLUMNS, *of_layers):
             # a column of models that differs between layers keeps its name there, with nothing known
-            name = unique_name(f"layer_{name}", taken) if source in KNOWN_TYPES else name
+            name = unique_name(f"layer_{name}", taken) if source in KNOWN_TYPES or name in of_models else name
             layers[name] = pa.array(column.values, column.type)
         else:
             models[name] = pa.array(per_model, column.type)
     for source, kind in KNOWN_TYPES.items():
-        models.setdefault(snake_case(source), pa.nulls(len(rows.by_model), kind))
+        models.setdefault(known[source], pa.nulls(len(rows.by_model), kind))
 
     fixes = [("tables", "label_fixes"), ("tables", "architecture_patterns")]
     fixed_models = staging.run("models", {"source_models": pa.table(models)}, uses=fixes)
@@ -380,6 +378,7 @@ def _table(rows: Sequence[tuple[Any, ...]], schema: dict[str, pa.DataType]) -> p
 def _filter_ranges(ids: np.ndarray, n_filters: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last filter of each row of ``filter_ids``, both inclusive."""
     bounds = np.empty((len(ids), 2), dtype=np.int64)
+    claimed = 0
     for row, value in enumerate(ids):
         first, last = _filter_range(value, row)
         if first > last:
@@ -389,6 +388,11 @@ def _filter_ranges(ids: np.ndarray, n_filters: int) -> tuple[np.ndarray, np.ndar
                 f"/meta, row {row}: filter_ids '{first}:{last}' is out of range, the file has filters 0:{n_filters - 1}"
             )
         bounds[row] = first, last
+        claimed += last - first + 1
+        if claimed > 2 * n_filters:  # a short file can repeat a long list in every row
+            raise SourceError(
+                f"/meta, row {row}: the layers up to here claim filters twice, {claimed:,} of {n_filters:,}"
+            )
     return bounds[:, 0], bounds[:, 1]
 
 

@@ -22,6 +22,11 @@ with counts as (
     from layers
     join layer_quality using (layer_id)
     group by model_id
+),
+labels as (
+    -- without the source's own columns, which may have the names of others here
+    select model_id, model, task, training_dataset, architecture_family
+    from models
 )
 select
     model_id,
@@ -38,5 +43,5 @@ select
     n_random / nullif(n_judged, 0) as share_random,
     n_sparse / nullif(n_with_sparsity, 0) as share_sparse
 from counts
-join models using (model_id)
+join labels using (model_id)
 order by share_degenerate desc nulls last, model_id;

@@ -9,8 +9,9 @@
 -- example: warehouse analyses cnn.warehouse drift_by_model --set model=0
 select a, b, model_a.model as model_a, model_b.model as model_b, drift
 from drift(layer_meta.model_id)
-join models as model_a on model_a.model_id = a
-join models as model_b on model_b.model_id = b
+-- without the source's own columns, which may be called a, b or drift
+join (select model_id, model from models) as model_a on model_a.model_id = a
+join (select model_id, model from models) as model_b on model_b.model_id = b
 where
     a < b
     and case

@@ -19,7 +19,7 @@ with labelled as (
     where role = 'training' and coalesce(getvariable('one_by_one')::boolean, false)
 ),
 trained as (
-    select grp, layer_id
+    select labelled.grp, layer_id
     from labelled
     join layers using (model_id)
 ),

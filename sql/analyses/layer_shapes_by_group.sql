@@ -12,7 +12,7 @@
 with shaped as (
     select
         struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')) as grp,
-        shape,
+        s.shape,
         s.n_filters,
         s.sparsity,
         s.variance_entropy_norm

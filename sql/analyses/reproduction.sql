@@ -51,7 +51,7 @@ robustness as (
         weighted_mean(q.sparsity, q.n_filters) as sparsity
     from layer_meta
     join layer_quality as q using (layer_id)
-    group by item
+    group by all
 ),
 listed as (
     select distinct listed_model
@@ -82,7 +82,7 @@ robust_drifts as (
         coalesce(getvariable('pairs')::varchar, 'model_pairs'),
         regexp_replace(lower(training_dataset), '[^a-z0-9]', '', 'g'))
 ),
-resnets as (
+architectures as (
     select
         model_id,
         list(n_filters order by conv_depth, layer_id) as filters,
@@ -90,7 +90,10 @@ resnets as (
     from layers
     join (select * exclude (n_filters) from layer_quality) using (layer_id)
     group by model_id
-    having
+),
+resnets as (
+    from architectures
+    where
         filters = [
             4096, 4096, 4096, 4096, 8192, 16384, 16384, 16384,
             32768, 65536, 65536, 65536, 131072, 262144, 262144, 262144

@@ -13,10 +13,10 @@
 -- nulls: statistics of data sets whose layers all lack them; models without a training data set count nowhere
 -- example: warehouse analyses cnn.warehouse training_set_conditions --set min_models=2 --set min_filters=1000
 with trained as (
-    select dataset as grp, layer_id, model_id
-    from model_datasets
+    select trained_on.dataset as grp, layer_id, model_id
+    from model_datasets as trained_on
     join layers using (model_id)
-    where role = 'training'
+    where trained_on.role = 'training'
 ),
 variances as (
     select grp, list_sum(list_transform(range(9), lambda i: covariance[10 * i + 1])) as variance

@@ -15,17 +15,19 @@ create macro model_id_of(which) as (
         end
     from (
         select
-            any_value(wanted) as wanted,
+            any_value(asked.wanted) as wanted,
             coalesce(
-                list(model_id) filter (where model_id::varchar = wanted),
-                list(model_id order by model_id) filter (where models.model = wanted or models.name = wanted),
+                list(models.model_id) filter (where models.model_id::varchar = asked.wanted),
+                list(models.model_id order by models.model_id)
+                    filter (where models.model = asked.wanted or models.name = asked.wanted),
                 []) as ids,
             arg_max(
-                coalesce(models.model, models.name, model_id::varchar),
+                coalesce(models.model, models.name, models.model_id::varchar),
                 jaro_winkler_similarity(
-                    coalesce(models.model, models.name, model_id::varchar), coalesce(wanted, ''))) as closest
+                    coalesce(models.model, models.name, models.model_id::varchar),
+                    coalesce(asked.wanted, ''))) as closest
         -- apart from models, so that which cannot name its columns
-        from (select (which)::varchar as wanted)
+        from (select (which)::varchar as wanted) as asked
         cross join models
     )
 );

@@ -9,7 +9,10 @@ source_filters as (
 
 placed as (
     select
-        *,
+        layer_id,
+        model_id,
+        first_filter_id,
+        n_filters,
         count(*) over (partition by layer_id) as n_rows,
         max(first_filter_id + n_filters) over (
             order by first_filter_id rows between unbounded preceding and 1 preceding
