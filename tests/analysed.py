@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +65,26 @@ class Analysed:
 
 
 DATASETS = {
-    "sample": ("sample_warehouse", "reference"),
-    "lens_sample": ("lens_warehouse", "lens_reference"),
-    "zoo": ("zoo_warehouse", "zoo_reference"),
+    "sample": ("wh", "reference"),
+    "lens_sample": ("lens_wh", "lens_reference"),
+    "zoo": ("zoo_wh", "zoo_reference"),
 }
-"""Two synthetic datasets and one of real models: the fixtures of warehouse and reference."""
+"""Two synthetic datasets and one of real models: the fixtures of open warehouse and reference."""
 
 ROBUSTNESS_DATASETS = {
-    "lens_sample": ("lens_warehouse", "lens_reference"),
-    "lens_data": ("lens_data_warehouse", "lens_data_reference"),
+    "lens_sample": ("lens_wh", "lens_reference"),
+    "lens_data": ("lens_data_wh", "lens_data_reference"),
 }
 """One synthetic dataset and one of real models that tell robust models from normal ones."""
 
 
-@contextmanager
-def analysed(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    """Open the dataset that a fixture asks for."""
-    path, reference = map(request.getfixturevalue, {**DATASETS, **ROBUSTNESS_DATASETS}[request.param])
-    with warehouse.open(path) as wh:
-        yield Analysed(wh, reference)
+def analysed(request: pytest.FixtureRequest) -> Analysed:
+    """The dataset that a fixture asks for."""
+    return _analysed(*map(request.getfixturevalue, {**DATASETS, **ROBUSTNESS_DATASETS}[request.param]))
+
+
+_analysed = cache(Analysed)
+"""One of each dataset, for its tables take long to make."""
 
 
 WEIGHTS = {
@@ -102,7 +103,7 @@ def quality_of(layers: pd.DataFrame) -> pd.Series:
     """The metrics of ``WEIGHTS`` of layers together; None where no layer has it."""
     found = {}
     for metric, weight in WEIGHTS.items():
-        known = layers[layers[metric].notna() & layers[weight].notna()]
+        known = layers[[metric, weight]].dropna()
         values, weights = known[metric].to_numpy(float), known[weight].to_numpy(float)
         found[metric] = np.average(values, weights=weights) if weights.sum() else None
     return pd.Series(found, dtype=object)
@@ -117,6 +118,16 @@ def warehouse_of(
     warehouse.ingest(folder / "dataset.h5", folder / "cnn.warehouse", **options)
     with warehouse.open(folder / "cnn.warehouse") as wh:
         yield wh
+
+
+@contextmanager
+def temporary_table(wh: warehouse.Warehouse, query: str) -> Iterator[str]:
+    """The name of a table of what a query gives, in an open warehouse that others use too."""
+    wh.connection.execute(f"create temp table of_this_test as {query}")
+    try:
+        yield "of_this_test"
+    finally:
+        wh.connection.execute("drop table of_this_test")
 
 
 Change = tuple[str, list[Any]]

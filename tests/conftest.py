@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import warehouse
 from tests.damage import make_warehouse
 from tests.reference import Reference
+
+# no test is timed: the first call of a compiled kernel takes seconds
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def _shared_data() -> Path:
@@ -71,17 +77,48 @@ def lens_data_warehouse(shared_data: Path, tmp_path_factory: pytest.TempPathFact
     return warehouse.ingest(shared_data / "lens.h5", tmp_path_factory.mktemp("lens_data") / "lens.warehouse").path
 
 
-@pytest.fixture
+@contextmanager
+def _shared(path: Path) -> Iterator[warehouse.Warehouse]:
+    """Open a warehouse for many tests, which leave it as it is."""
+    with warehouse.open(path) as opened:
+        before = _state(opened)
+        yield opened
+        assert _state(opened) == before, f"a test changed {path.name}, which all have open; give it one of its own"
+
+
+def _state(opened: warehouse.Warehouse) -> list[tuple[str, str]]:
+    """Settings, variables and temporary tables of a session."""
+    return opened.sql(
+        "select name, value from duckdb_settings() union all select name, value::varchar from duckdb_variables() "
+        "union all select table_name, sql from duckdb_tables() where temporary order by all"
+    ).fetchall()
+
+
+@pytest.fixture(scope="session")
 def wh(sample_warehouse: Path) -> Iterator[warehouse.Warehouse]:
-    """``sample_warehouse``, open."""
-    with warehouse.open(sample_warehouse) as opened:
+    """``sample_warehouse``, open for all tests; do not change its settings."""
+    with _shared(sample_warehouse) as opened:
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lens_wh(lens_warehouse: Path) -> Iterator[warehouse.Warehouse]:
-    """``lens_warehouse``, open."""
-    with warehouse.open(lens_warehouse) as opened:
+    """``lens_warehouse``, open for all tests; do not change its settings."""
+    with _shared(lens_warehouse) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def zoo_wh(zoo_warehouse: Path) -> Iterator[warehouse.Warehouse]:
+    """``zoo_warehouse``, open for all tests; do not change its settings."""
+    with _shared(zoo_warehouse) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def lens_data_wh(lens_data_warehouse: Path) -> Iterator[warehouse.Warehouse]:
+    """``lens_data_warehouse``, open for all tests; do not change its settings."""
+    with _shared(lens_data_warehouse) as opened:
         yield opened
 
 

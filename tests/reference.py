@@ -16,7 +16,10 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import entropy
 from sklearn.decomposition import PCA
+from threadpoolctl import ThreadpoolController
 
+ONE_THREAD = ThreadpoolController().wrap(limits=1, user_api="blas")
+"""For functions that decompose small matrices: threads would wait for each other most of the time."""
 EMPTY_DENSITY = 1.1920929e-07
 """What an empty bin counts as: float32's eps, as published."""
 
@@ -26,6 +29,7 @@ Groups = dict[object, pd.DataFrame]
 class Reference:
     """One dataset file, its filters ``(n, 9) float64`` of float32 precision, and its layers in filter order."""
 
+    @ONE_THREAD
     def __init__(self, path: Path) -> None:
         with h5py.File(path) as file:
             self.filters = file["filters"][:].reshape(-1, 9).astype(np.float32).astype(np.float64)
@@ -59,9 +63,20 @@ class Reference:
 
     def histogram(self, layers: pd.DataFrame) -> np.ndarray:
         """``(9, 70)`` counts of the coefficients of some layers."""
+        known, chosen = (table["first"].to_numpy() for table in (self.layers, layers))
+        return self._layer_histograms[np.searchsorted(known, chosen)].sum(axis=0)
+
+    @cached_property
+    def _layer_histograms(self) -> np.ndarray:
+        """``(layers, 9, 70)`` counts of the coefficients of each layer."""
         low, high = self.range
-        bins = np.floor(70 * (self.coefficients[self.rows(layers)] - low) / (high - low) + 1e-9).clip(0, 69)
-        return np.array([np.bincount(column.astype(int), minlength=70) for column in bins.T])
+        bins = np.floor(70 * (self.coefficients - low) / (high - low) + 1e-9).clip(0, 69).astype(int)
+        return np.array(
+            [
+                [np.bincount(column, minlength=70) for column in bins[first:stop].T]
+                for first, stop in zip(self.layers["first"], self.layers["stop"], strict=True)
+            ]
+        )
 
     def probability(self, layers: pd.DataFrame) -> np.ndarray:
         """``(9, 70)`` probabilities of some layers."""
@@ -104,6 +119,7 @@ class Reference:
         return clean
 
     @cached_property
+    @ONE_THREAD
     def qualities(self) -> pd.DataFrame:
         """`quality` of every layer, and what else weights a layer."""
         table = pd.DataFrame([self.quality(layer) for _, layer in self.layers.iterrows()])
@@ -146,13 +162,15 @@ class Reference:
         }
 
 
+@ONE_THREAD
 def variance_entropy(filters: np.ndarray) -> float | None:
-    """Entropy (log10) of the explained variance ratios that scikit-learn finds."""
+    """Entropy (log10) of the explained variance ratios, by singular values."""
     if len(filters) < 2:
         return None
     if not np.ptp(filters, axis=0).any():
         return 0.0
-    return float(entropy(PCA(svd_solver="full").fit(filters).explained_variance_ratio_, base=10))
+    # `scipy.stats.entropy` divides by the sum
+    return float(entropy(np.linalg.svd(filters - filters.mean(axis=0), compute_uv=False) ** 2, base=10))
 
 
 def randomness_threshold(n: int) -> float:

@@ -54,7 +54,7 @@ def compared(sample_warehouse: Path, model: ExtractedModel) -> Iterator[Comparis
 
 
 def metrics(weights: np.ndarray) -> list[float | bool | None]:
-    """What torchconvquality tells of a layer, by its definitions, with NumPy and scikit-learn."""
+    """What torchconvquality tells of a layer, by its definitions, with NumPy."""
     filters = weights.reshape(-1, 9).astype(np.float64)
     peaks = np.abs(filters).max(axis=1)
     sparse = peaks < 0.01 * peaks.max()

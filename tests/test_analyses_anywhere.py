@@ -40,7 +40,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return warehouse.ingest(folder / "dataset.h5", folder / "cnn.warehouse").path
 
 
-@pytest.fixture(scope="module", params=["unlabelled", "older", "lens_warehouse", "sample_warehouse"])
+@pytest.fixture(scope="module", params=["unlabelled", "older", "lens_warehouse"])
 def database(request: pytest.FixtureRequest) -> Iterator[duckdb.DuckDBPyConnection]:
     """The database alone, read-only and without UDFs."""
     with duckdb.connect(request.getfixturevalue(request.param) / "warehouse.duckdb", read_only=True) as con:

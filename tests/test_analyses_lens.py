@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ import pytest
 from scipy.stats import spearmanr
 
 import warehouse
-from tests.analysed import ROBUSTNESS_DATASETS, WEIGHTS, Analysed, analysed, assert_table, changed, quality_of
+from tests.analysed import (
+    ROBUSTNESS_DATASETS,
+    WEIGHTS,
+    Analysed,
+    analysed,
+    assert_table,
+    changed,
+    quality_of,
+    temporary_table,
+)
 from tests.reference import assert_components
 from warehouse.errors import QueryError
 
@@ -23,15 +32,8 @@ NAMES = (
 
 
 @pytest.fixture(scope="module", params=ROBUSTNESS_DATASETS)
-def data(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    with analysed(request) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def lens(lens_warehouse: Path) -> Iterator[warehouse.Warehouse]:
-    with warehouse.open(lens_warehouse) as opened:
-        yield opened
+def data(request: pytest.FixtureRequest) -> Analysed:
+    return analysed(request)
 
 
 def sides(layers: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -90,9 +92,9 @@ def test_drift_is_between_the_distinct_models_of_a_data_set(data: Analysed) -> N
 def test_drift_can_be_of_the_models_in_a_list_of_pairs_alone(data: Analysed) -> None:
     pairs = data.wh.sql("from model_pairs select a, b").fetchall()[1:]
     assert pairs
-    data.wh.connection.execute("create or replace temp table fewer_pairs as from model_pairs select a, b offset 1")
     listed = data.layers[data.layers["model_id"].isin({model for pair in pairs for model in pair})]
-    assert_table(data.wh.analysis("robust_drift", pairs="fewer_pairs"), drifts(data, listed))
+    with temporary_table(data.wh, "from model_pairs select a, b offset 1") as name:
+        assert_table(data.wh.analysis("robust_drift", pairs=name), drifts(data, listed))
 
 
 def pair_drifts(data: Analysed, pairs: list[tuple[int, int]]) -> pd.DataFrame:
@@ -128,18 +130,21 @@ def test_pairs_come_from_a_csv_file_or_a_table_and_a_model_counts_once_per_pair(
     frame.assign(architecture="any").to_csv(tmp_path / "pairs.csv", index_label="number")
     assert_table(data.wh.analysis("robust_drift_pairs", pairs=str(tmp_path / "pairs.csv")), expected)
     rows = ", ".join(map(str, pairs))
-    data.wh.connection.execute(f"create or replace temp table chosen_pairs as from (values {rows}) as t(a, b)")
-    assert_table(data.wh.analysis("robust_drift_pairs", pairs="chosen_pairs"), expected)
+    with temporary_table(data.wh, f"from (values {rows}) as t(a, b)") as name:
+        assert_table(data.wh.analysis("robust_drift_pairs", pairs=name), expected)
 
 
 @pytest.mark.parametrize("name", ["robust_drift", "robust_drift_pairs"])
-def test_a_pair_of_an_unknown_model_is_an_error_that_names_a_known_one(lens: warehouse.Warehouse, name: str) -> None:
-    ((known,),) = lens.sql("select model from models order by model_id limit 1").fetchall()
-    lens.connection.execute(f"create or replace temp table wrong as select '{known}' as a, '{known}x' as b")
-    with pytest.raises(QueryError, match=f"no model is called '{known}x'; did you mean '{known}'"):
-        lens.analysis(name, pairs="wrong")
+def test_a_pair_of_an_unknown_model_is_an_error_that_names_a_known_one(lens_wh: warehouse.Warehouse, name: str) -> None:
+    ((known,),) = lens_wh.sql("select model from models order by model_id limit 1").fetchall()
+    wrong = f"select '{known}' as a, '{known}x' as b"
+    with (
+        temporary_table(lens_wh, wrong) as pairs,
+        pytest.raises(QueryError, match=f"no model is called '{known}x'; did you mean '{known}'"),
+    ):
+        lens_wh.analysis(name, pairs=pairs)
     with pytest.raises(QueryError, match="no_such_table"):
-        lens.analysis(name, pairs="no_such_table")
+        lens_wh.analysis(name, pairs="no_such_table")
 
 
 def test_drift_by_depth_has_first_layers_apart(data: Analysed) -> None:
@@ -158,14 +163,19 @@ def test_drift_by_depth_has_first_layers_apart(data: Analysed) -> None:
     assert_table(found, expected[expected["training_dataset"] == dataset])
 
 
-@pytest.mark.parametrize("metric", [None, *WEIGHTS])
-def test_quality_by_depth_is_boxed_over_the_models(data: Analysed, metric: str | None) -> None:
+@cache
+def quality_by_depth(data: Analysed) -> pd.DataFrame:
+    """The quality of each model at each depth."""
     known = data.layers[data.layers["robust"].notna()]
     known = known.assign(depth=depths(known)).dropna(subset="depth")
     keys = ["training_dataset", "robust", "model_id", "depth"]
-    models = known.groupby(keys, dropna=False)[known.columns.tolist()].apply(quality_of).reset_index()
+    return known.groupby(keys, dropna=False)[known.columns.tolist()].apply(quality_of).reset_index()
+
+
+@pytest.mark.parametrize("metric", [None, *WEIGHTS])
+def test_quality_by_depth_is_boxed_over_the_models(data: Analysed, metric: str | None) -> None:
     rows = []
-    for dataset, own in with_all_together(models):
+    for dataset, own in with_all_together(quality_by_depth(data)):
         for name in [metric] if metric else ["orthogonality", "scaled_clean_entropy", "sparsity"]:
             for (depth, robust), there in own.dropna(subset=name).groupby(["depth", "robust"]):
                 values = there[name].to_numpy(float)
@@ -179,9 +189,9 @@ def test_quality_by_depth_is_boxed_over_the_models(data: Analysed, metric: str |
     assert_table(found, expected[expected["training_dataset"] == dataset], rtol=1e-8, atol=1e-10)
 
 
-def test_quality_by_depth_knows_no_other_metrics(lens: warehouse.Warehouse) -> None:
+def test_quality_by_depth_knows_no_other_metrics(lens_wh: warehouse.Warehouse) -> None:
     with pytest.raises(QueryError, match="metric is 'sparse'; expected sparsity, variance_entropy"):
-        lens.analysis("robust_quality_by_depth", metric="sparse")
+        lens_wh.analysis("robust_quality_by_depth", metric="sparse")
 
 
 def correlation(one: pd.Series, other: pd.Series) -> tuple[int, float | None]:

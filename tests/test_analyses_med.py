@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ CHOICES = [{}, BY_NAME, BY_CATEGORY, {"pattern": "net", "category": "FACES|natur
 
 
 @pytest.fixture(scope="module", params=DATASETS)
-def data(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    with analysed(request) as opened:
-        yield opened
+def data(request: pytest.FixtureRequest) -> Analysed:
+    return analysed(request)
 
 
 def chosen(data: Analysed, pattern: str = "", category: str | None = None) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ AXES = [None, "visual_category", "depth_decile"]
 
 
 @pytest.fixture(scope="module", params=DATASETS)
-def data(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    with analysed(request) as opened:
-        yield opened
+def data(request: pytest.FixtureRequest) -> Analysed:
+    return analysed(request)
 
 
 def pairs(groups: Groups) -> list[tuple[Any, Any]]:
@@ -224,21 +223,28 @@ def shape(data: Analysed, layer: pd.Series) -> str | None:
         return "point"
     low, high = data.reference.range
     bins = np.floor(70 * (data.reference.coefficients[layer["first"] : layer["stop"], :2] - low) / (high - low) + 1e-9)
-    n = len(bins)
-    if any(bimodality(column, n) > 5 / 9 for column in bins.clip(0, 69).T if np.ptp(column)):
+    bins = bins.clip(0, 69)
+    if (bimodality(bins[:, np.ptp(bins, axis=0) > 0]) > 5 / 9).any():
         return "symbols"
     return "sun" if layer["variance_entropy_norm"] >= 0.95 else "spikes"
 
 
-def bimodality(values: np.ndarray, n: int) -> float:
-    """Sarle's coefficient of a sample."""
-    excess = kurtosis(values, bias=False) + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
-    return float((skew(values, bias=False) ** 2 + 1) / excess)
+def bimodality(samples: np.ndarray) -> np.ndarray:
+    """Sarle's coefficient of each column."""
+    n = len(samples)
+    excess = kurtosis(samples, bias=False) + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
+    return (skew(samples, bias=False) ** 2 + 1) / excess
+
+
+@cache
+def shapes(data: Analysed) -> list[str | None]:
+    """The shape of every layer."""
+    return [shape(data, layer) for _, layer in data.layers.iterrows()]
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_shapes_are_counted_by_their_rule(data: Analysed, axis: str | None) -> None:
-    layers = data.layers.assign(shape=[shape(data, layer) for _, layer in data.layers.iterrows()])
+    layers = data.layers.assign(shape=shapes(data))
     rows = []
     for group, own in layers.groupby(axis or "task"):
         judged = own["shape"].notna().sum()

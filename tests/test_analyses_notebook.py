@@ -25,9 +25,8 @@ AXES = (
 
 
 @pytest.fixture(scope="module", params=DATASETS)
-def data(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    with analysed(request) as opened:
-        yield opened
+def data(request: pytest.FixtureRequest) -> Analysed:
+    return analysed(request)
 
 
 @pytest.fixture

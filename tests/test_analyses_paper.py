@@ -23,9 +23,8 @@ NAMES = (
 
 
 @pytest.fixture(scope="module", params=DATASETS)
-def data(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    with analysed(request) as opened:
-        yield opened
+def data(request: pytest.FixtureRequest) -> Analysed:
+    return analysed(request)
 
 
 def by_dataset(data: Analysed) -> Groups:

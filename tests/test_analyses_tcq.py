@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +15,8 @@ NORMS = ["l1", "l2", "l1_standardised", "l2_standardised"]
 
 
 @pytest.fixture(scope="module", params=DATASETS)
-def data(request: pytest.FixtureRequest) -> Iterator[Analysed]:
-    with analysed(request) as opened:
-        yield opened
+def data(request: pytest.FixtureRequest) -> Analysed:
+    return analysed(request)
 
 
 def layer_metrics(layers: pd.DataFrame) -> pd.DataFrame:

@@ -137,6 +137,7 @@ def test_a_scale_that_is_no_share_is_refused(scale: str, capsys: pytest.CaptureF
     assert "--scale is above 0 and at most 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scaling_compares_tiny_datasets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

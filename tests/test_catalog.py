@@ -29,7 +29,7 @@ def sql_text(name: str) -> str:
     return (sqlfiles.sql_folder() / name).read_text(encoding="utf-8")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plain(sample_warehouse: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The database as anybody's DuckDB opens it, without this project."""
     with duckdb.connect(str(sample_warehouse / "warehouse.duckdb"), read_only=True) as con:
@@ -147,7 +147,7 @@ def test_two_files_for_one_name_and_circles_are_refused(own_sql: Path) -> None:
         sqlfiles.load(*STORED)
 
 
-@pytest.mark.parametrize("name", ["with space", "it's", 'a"b', "[ab]", "st*r", "größe; drop", "%41 $x"])
+@pytest.mark.parametrize("name", ["it's", 'größe; drop "%41 $x"', "[ab] or st*r"])
 def test_a_folder_may_have_any_name(tiny: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name / "cnn.warehouse"
     path.parent.mkdir()
@@ -224,9 +224,9 @@ def test_moments_of_layers_are_numpys(plain: duckdb.DuckDBPyConnection, referenc
 
 @pytest.mark.parametrize("data", ["sample", "lens"])
 def test_quality_of_layers_is_the_definitions(request: pytest.FixtureRequest, data: str) -> None:
-    reference = request.getfixturevalue("reference" if data == "sample" else "lens_reference")
-    with warehouse.open(request.getfixturevalue(f"{data}_warehouse")) as wh:
-        rows = wh.sql("from layer_quality order by layer_id").pl().to_dicts()
+    prefix = "" if data == "sample" else "lens_"
+    wh, reference = (request.getfixturevalue(prefix + name) for name in ("wh", "reference"))
+    rows = wh.sql("from layer_quality order by layer_id").pl().to_dicts()
     assert len(rows) == len(reference.layers)
     for row, (_, layer) in zip(rows, reference.layers.iterrows(), strict=True):
         for column, expected in reference.quality(layer).items():

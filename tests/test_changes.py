@@ -17,6 +17,7 @@ from tests.reference import Reference
 from tests.test_ingest import random_filters, write_dataset
 from tests.test_maintenance import contents, kill
 from warehouse import changes, lake
+from warehouse.connection import connect
 from warehouse.errors import LakeError, QueryError, SourceError, WarehouseError
 from warehouse.maintenance import vacuum
 
@@ -41,13 +42,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(path: Path, query: str) -> list[tuple]:
-    with warehouse.open(path) as wh:
-        return wh.sql(query).fetchall()
+    with connect(path) as con:
+        return con.sql(query).fetchall()
 
 
 def everything(path: Path) -> dict[str, list[tuple]]:
     """The rows of all tables that hold statistics."""
-    return {name: ask(path, f"from {name} order by all") for name in SMALL_TABLES}
+    with connect(path) as con:
+        return {name: con.sql(f"from {name} order by all").fetchall() for name in SMALL_TABLES}
 
 
 def coefficients(path: Path, filters: np.ndarray) -> np.ndarray:
@@ -237,7 +239,10 @@ def test_a_reader_finishes_with_the_old_state(target: Path, own: Path, name: str
         assert wh.sql("select count(*) from models").fetchall() == [(12,)]
 
 
-@pytest.mark.parametrize("moment", ["converting", "counting", "catalog", "commit"])
+@pytest.mark.parametrize(
+    "moment",
+    ["counting", *(pytest.param(other, marks=pytest.mark.slow) for other in ("converting", "catalog", "commit"))],
+)
 def test_a_killed_change_leaves_the_old_state_and_can_be_run_again(target: Path, own: Path, moment: str) -> None:
     before = contents(target)
     kill("changes.append(source, target, threads=1, progress=progress)", own, target, moment)
@@ -272,3 +277,24 @@ def test_files_of_the_lake_hold_what_the_database_holds(target: Path, own: Path)
         assert wh.scan("filters").select("filter_id").collect().height == len(wh.sql("from filters").fetchall())
         for path, digest in wh.sql("select path, sha256 from files").fetchall():
             assert hashlib.sha256((target / path).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("varies_first", [False, True])
+def test_a_column_of_models_in_one_source_and_of_layers_in_another_is_found_in_one_table(
+    varies_first: bool, tmp_path: Path
+) -> None:
+    def dataset(name: str, varies: bool) -> Path:
+        filters = random_filters(20, seed=len(name))
+        colour = np.array(["red", "blue" if varies else "red"], object)
+        columns = {"Task": np.array(["a", "a"], object), "Colour": colour}
+        return write_dataset(tmp_path / name, [(0, 0, "0:9"), (0, 1, "10:19")], filters, columns=columns)
+
+    path = warehouse.ingest(dataset("first.h5", varies_first), tmp_path / "cnn.warehouse").path
+    changes.append(dataset("second.h5", not varies_first), path)
+    rows = ask(path, "select model_id, conv_depth, colour from layer_meta where colour is not null")
+    if not varies_first:
+        # what models have one of, layers have under a name of their own
+        rows += ask(path, "select model_id, conv_depth, layer_colour from layers where layer_colour is not null")
+    varied, constant = (0, 1) if varies_first else (1, 0)
+    expected = [(varied, 0, "red"), (varied, 1, "blue"), (constant, 0, "red"), (constant, 1, "red")]
+    assert sorted(rows) == sorted(expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -78,11 +79,12 @@ def test_keep_leaves_layers_out(wh: warehouse.Warehouse) -> None:
     np.testing.assert_allclose(pdist(coordinates(rows(wh, "task, keep := conv_depth > 2"))), pdist(expected), atol=1e-7)
 
 
-def test_the_map_is_the_same_every_time(wh: warehouse.Warehouse) -> None:
+def test_the_map_is_the_same_every_time(wh: warehouse.Warehouse, sample_warehouse: Path) -> None:
     first = rows(wh, "model_id, power := 0.5")
-    for threads in (1, 4):
-        wh.connection.execute(f"set threads = {threads}")
-        assert rows(wh, "model_id, power := 0.5") == first
+    with warehouse.open(sample_warehouse) as other:
+        for threads in (1, 4):
+            other.connection.execute(f"set threads = {threads}")
+            assert rows(other, "model_id, power := 0.5") == first
 
 
 @pytest.mark.parametrize("power", ["0", "-1", "null"])

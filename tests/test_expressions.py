@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import duckdb
 import pytest
 from hypothesis import given, settings
@@ -97,39 +100,40 @@ def test_other_tables_have_other_columns(wh: warehouse.Warehouse) -> None:
         check(wh, "sparsity > 0", "keep", ["filter_meta"])
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.text(st.sampled_from("()',;-/*\n tk1\"$:=[]"), max_size=12))
-def test_what_is_taken_never_changes_the_question_around_it(text: str) -> None:
-    with warehouse_stub() as wh:
-        try:
-            checked = check(wh, text, "axis")
-        except QueryError:
-            return
-    # as the argument of a macro it is one argument, and nothing after it is lost
-    con = duckdb.connect()
-    con.execute("create macro two(a, b) as [a is null, b]")
-    con.execute("create table k as select 1 as t, 2 as k, 3 as tk")
-    try:
-        (row,) = con.execute(f"select two({checked}, 'end') from k").fetchall()
-    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException, duckdb.InvalidInputException):
-        return
-    assert row[0][1] == "end"
-
-
-class warehouse_stub:  # noqa: N801
+@dataclass
+class Stub:
     """As much of a warehouse as the check of an expression needs."""
 
-    def __enter__(self) -> warehouse_stub:
-        self.connection = duckdb.connect()
-        for name in ("layer_meta", "layer_quality"):
-            self.connection.execute(f"create view {name} as select 1 as t, 2 as k, 3 as tk")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
+    connection: duckdb.DuckDBPyConnection
 
     def sql(self, query: str, params: dict[str, str] | None = None) -> duckdb.DuckDBPyRelation:
         return self.connection.sql(query, params=params)
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[Stub]:
+    """With the tables of layers, and a macro that takes two expressions."""
+    with duckdb.connect() as con:
+        con.execute("create table k as select 1 as t, 2 as k, 3 as tk")
+        for name in ("layer_meta", "layer_quality"):
+            con.execute(f"create view {name} as from k")
+        con.execute("create macro two(a, b) as [a is null, b]")
+        yield Stub(con)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.sampled_from("()',;-/*\n tk1\"$:=[]"), max_size=12))
+def test_what_is_taken_never_changes_the_question_around_it(stub: Stub, text: str) -> None:
+    try:
+        checked = check(stub, text, "axis")
+    except QueryError:
+        return
+    # as the argument of a macro it is one argument, and nothing after it is lost
+    try:
+        (row,) = stub.connection.execute(f"select two({checked}, 'end') from k").fetchall()
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException, duckdb.InvalidInputException):
+        return
+    assert row[0][1] == "end"
 
 
 def test_an_axis_without_groups_or_with_too_many_is_refused_with_the_count(wh: warehouse.Warehouse) -> None:

@@ -16,6 +16,7 @@ import tables
 
 import warehouse
 from warehouse import passes, plan
+from warehouse.connection import connect
 from warehouse.frame_writer import write_frame
 
 Layer = tuple[int, int, str]
@@ -58,16 +59,16 @@ CHANNELS = {"in_channels": np.array([10, 20, 5]), "out_channels": np.array([10, 
 
 def checksums(path: Path) -> list[tuple[Any, ...]]:
     """Checksums of all tables of the lake but those that name the source; filters also by partition; and the models."""
-    with warehouse.open(path) as wh:
+    with connect(path) as con:
         query = (
             "select name, parse_dirpath(path), sha256 from files where name not in ('sources', 'models') order by all"
         )
-        return [*wh.sql(query).fetchall(), *wh.sql("from models select * exclude source").fetchall()]
+        return [*con.sql(query).fetchall(), *con.sql("from models select * exclude source").fetchall()]
 
 
 def frame(path: Path, query: str) -> pl.DataFrame:
-    with warehouse.open(path) as wh:
-        return wh.sql(query).pl()
+    with connect(path) as con:
+        return con.sql(query).pl()
 
 
 def assert_same_statistics(one: Path, other: Path, *, without_layer: int = -1) -> None:

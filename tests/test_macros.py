@@ -246,12 +246,6 @@ MEANS = {
 }
 
 
-@pytest.fixture(scope="module")
-def wh(sample_warehouse: Path) -> Iterator[warehouse.Warehouse]:
-    with warehouse.open(sample_warehouse) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("column", MEANS)
 @pytest.mark.parametrize(
     ("opened", "expected", "axis"), [("wh", "reference", "task"), ("lens_wh", "lens_reference", "model_id")]

@@ -40,25 +40,24 @@ def ask(path: Path, sql: str, *options: str) -> str:
     return out
 
 
-def expected(path: Path, sql: str) -> list[dict[str, Any]]:
+def expected(wh: warehouse.Warehouse, sql: str) -> list[dict[str, Any]]:
     """Rows as Python sees them; lists as such and dates as text."""
-    with warehouse.open(path) as wh:
-        relation = wh.sql(sql)
-        rows = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+    relation = wh.sql(sql)
+    rows = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
     plain = {date: str, tuple: list}
     return [{name: plain.get(type(v), lambda v: v)(v) for name, v in row.items()} for row in rows]
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_json_parses_back_equal(sample_warehouse: Path, name: str) -> None:
+def test_json_parses_back_equal(sample_warehouse: Path, wh: warehouse.Warehouse, name: str) -> None:
     rows = json.loads(ask(sample_warehouse, QUERIES[name], "--format", "json"))
-    assert rows == expected(sample_warehouse, QUERIES[name])
+    assert rows == expected(wh, QUERIES[name])
 
 
 @pytest.mark.parametrize("name", ["odd values", "quality"])
-def test_csv_parses_back_equal(sample_warehouse: Path, name: str) -> None:
+def test_csv_parses_back_equal(sample_warehouse: Path, wh: warehouse.Warehouse, name: str) -> None:
     text = ask(sample_warehouse, QUERIES[name], "--format", "csv")
-    wanted = expected(sample_warehouse, QUERIES[name])
+    wanted = expected(wh, QUERIES[name])
     found = pl.read_csv(text.encode(), infer_schema_length=None).to_dicts()
     for row in wanted:
         if "list" in row:
@@ -71,13 +70,13 @@ def test_csv_of_no_rows_is_its_header(sample_warehouse: Path) -> None:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_parquet_reads_back_equal(sample_warehouse: Path, tmp_path: Path, name: str) -> None:
+def test_parquet_reads_back_equal(sample_warehouse: Path, wh: warehouse.Warehouse, tmp_path: Path, name: str) -> None:
     file = tmp_path / "result.parquet"
     assert ask(sample_warehouse, QUERIES[name], "-o", str(file)) == ""
     rows = pq.read_table(file).to_pylist()
     for row in rows:
         row.update({key: str(value) for key, value in row.items() if isinstance(value, date)})
-    assert rows == expected(sample_warehouse, QUERIES[name])
+    assert rows == expected(wh, QUERIES[name])
 
 
 def test_a_table_shows_six_digits_nulls_and_the_beginning_of_lists(sample_warehouse: Path) -> None:
@@ -187,10 +186,9 @@ def test_a_pipe_or_a_device_is_never_replaced_by_a_file(sample_warehouse: Path, 
         os.close(reader)
 
 
-def test_results_have_the_values_of_the_python_session(sample_warehouse: Path) -> None:
+def test_results_have_the_values_of_the_python_session(sample_warehouse: Path, wh: warehouse.Warehouse) -> None:
     rows = json.loads(ask(sample_warehouse, "from pca('all') order by component", "--format", "json"))
-    with warehouse.open(sample_warehouse) as wh:
-        ratios = wh.sql("select explained_variance_ratio from basis order by component").fetchall()
+    ratios = wh.sql("select explained_variance_ratio from basis order by component").fetchall()
     assert all(
         math.isclose(row["explained_variance_ratio"], r, rel_tol=1e-9) for row, (r,) in zip(rows, ratios, strict=True)
     )

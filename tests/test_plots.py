@@ -37,13 +37,13 @@ def test_figures_of_a_warehouse_with_hostile_labels_are_readable(hostile: wareho
 
 @pytest.mark.parametrize("name", plots.PLOTS)
 def test_every_figure_can_be_drawn_from_a_warehouse_by_its_defaults(
-    sample_warehouse: Path, lens_warehouse: Path, name: str
+    wh: warehouse.Warehouse, lens_wh: warehouse.Warehouse, name: str
 ) -> None:
-    with warehouse.open(lens_warehouse if name == "accuracy" else sample_warehouse) as wh:
-        prepared = plots.prepare(wh, name, {})
-        assert_readable(prepared.draw(3.5))
-        # the query is all it takes
-        assert wh.sql(prepared.query).pl().height == prepared.rows.height
+    shown = lens_wh if name == "accuracy" else wh
+    prepared = plots.prepare(shown, name, {})
+    assert_readable(prepared.draw(3.5))
+    # the query is all it takes
+    assert shown.sql(prepared.query).pl().height == prepared.rows.height
 
 
 def test_titles_say_axis_and_filter_and_notes_name_empty_groups(wh: warehouse.Warehouse) -> None:

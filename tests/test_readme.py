@@ -5,6 +5,8 @@ from __future__ import annotations
 import lzma
 import os
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,16 +17,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import warehouse
+from tests.test_cli import call_main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SET_UP = [text for kind, text in BLOCKS if kind == "sh" and "venv" in text]
-COMMANDS = [text for kind, text in BLOCKS if kind == "sh" and "venv" not in text]
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" and "venv" not in text for line in text.splitlines()]
+SCRIPTS = [text for kind, text in BLOCKS if kind == "python"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, sample: Path, sample_warehouse: Path) -> Path:
-    """A user's folder: with datasets, the warehouse that the first command makes, and the programs on the path."""
+    """A user's folder: with datasets, a model, and the warehouse that the first command makes."""
     folder = tmp_path_factory.mktemp("user")
     shutil.copy(sample, folder / "dataset.h5")
     with lzma.open(folder / "dataset.h5.xz", "wb", preset=0) as packed:
@@ -36,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sample: Path, sample_wareho
 
 
 def run(command: list[str] | str, folder: Path) -> str:
+    """Run a program, or a script of the Bourne shell, with the programs of this environment on the path."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     done = subprocess.run(
         command,
@@ -50,28 +57,46 @@ def run(command: list[str] | str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", [line for text in COMMANDS for line in text.splitlines()])
-def test_command_of_the_readme_runs(command: str, folder: Path) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if command == "warehouse ingest dataset.h5 cnn.warehouse":
         shutil.rmtree(folder / "cnn.warehouse")
-    run(command, folder)
+    monkeypatch.chdir(folder)
+    program, *arguments = shlex.split(command)
+    assert program == "warehouse"
+    result = call_main(*arguments)
+    assert result.status == 0, result.err
 
 
-@pytest.mark.parametrize("script", [text for kind, text in BLOCKS if kind == "python"])
-def test_python_of_the_readme_runs(script: str, folder: Path) -> None:
-    assert run([sys.executable, "-W", "error", "-c", script], folder)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_python_of_the_readme_runs(
+    script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "script.py").write_text(script, encoding="utf-8")
+    runpy.run_path("script.py")
+    assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_all_of_the_readme_runs_as_it_is_typed(folder: Path) -> None:
+    shutil.rmtree(folder / "cnn.warehouse")
+    shutil.rmtree(folder / "real.warehouse", ignore_errors=True)
+    run("\n".join(["set -e", *COMMANDS]), folder)
+    for script in SCRIPTS:
+        assert run([sys.executable, "-W", "error", "-c", script], folder)
 
 
 def test_queries_of_the_readme_run_in_the_shell(folder: Path) -> None:
-    (queries,) = [text for kind, text in BLOCKS if kind == "sql"]
-    for query in filter(None, map(str.strip, queries.split(";"))):
-        assert run(["warehouse", "shell", "cnn.warehouse", "-bail", "-c", query], folder), query
+    (text,) = [text for kind, text in BLOCKS if kind == "sql"]
+    queries = [query.strip() for query in text.split(";") if query.strip()]
+    answered = [part for query in queries for part in ("-c", query, "-c", ".print answered")]
+    answers = run(["warehouse", "shell", "cnn.warehouse", "-bail", *answered], folder).split("answered\n")
+    assert [bool(answer) for answer in answers] == [True] * len(queries) + [False]
 
 
-def test_every_object_is_named_in_the_readme(folder: Path) -> None:
-    names = run(
-        ["warehouse", "query", "cnn.warehouse", "select name from help", "--format", "csv"], folder
-    ).splitlines()[1:]
+def test_every_object_is_named_in_the_readme(wh: warehouse.Warehouse) -> None:
+    names = [name for (name,) in wh.sql("select name from help").fetchall()]
     assert len(names) > 40
     missing = [name for name in names if not re.search(rf"`{name}[`(]", README)]
     assert missing == []

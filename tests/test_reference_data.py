@@ -11,14 +11,22 @@ import pytest
 import warehouse
 
 
-@pytest.mark.parametrize("name", ["onnx", "lens", "zoo"])
-def test_a_warehouse_of_real_data_gives_the_reference_results(shared_data: Path, tmp_path: Path, name: str) -> None:
+@pytest.fixture(scope="session")
+def onnx_warehouse(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return warehouse.ingest(shared_data / "onnx.h5", tmp_path_factory.mktemp("onnx") / "onnx.warehouse").path
+
+
+@pytest.mark.parametrize(
+    ("name", "fixture"), [("onnx", "onnx_warehouse"), ("lens", "lens_data_warehouse"), ("zoo", "zoo_warehouse")]
+)
+def test_a_warehouse_of_real_data_gives_the_reference_results(
+    request: pytest.FixtureRequest, shared_data: Path, tmp_path: Path, name: str, fixture: str
+) -> None:
     check = shared_data.parent / "check_reference.py"
     if not check.exists():
         pytest.skip("the script that checks a warehouse is not here")
-    warehouse.ingest(shared_data / f"{name}.h5", tmp_path / "cnn.warehouse")
     done = subprocess.run(
-        [sys.executable, check, tmp_path / "cnn.warehouse", shared_data / f"{name}.expected.json"],
+        [sys.executable, check, request.getfixturevalue(fixture), shared_data / f"{name}.expected.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

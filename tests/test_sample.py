@@ -2,6 +2,7 @@ import errno
 import os
 import resource
 import shutil
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,19 +34,25 @@ class Sample:
         self.layers = [self.filters[a : b + 1].reshape(-1, 9).astype(float) for a, b in self.bounds]
 
 
+@pytest.fixture(scope="module")
+def sample_of(tmp_path_factory):
+    """The sample of a layout, written once."""
+    return cache(lambda layout: Sample(tmp_path_factory.mktemp(layout) / "dataset.h5", layout))
+
+
 @pytest.fixture(scope="module", params=LAYOUTS)
-def written(request, tmp_path_factory):
-    return Sample(tmp_path_factory.mktemp("sample") / "dataset.h5", request.param)
+def written(request, sample_of):
+    return sample_of(request.param)
 
 
 @pytest.fixture(scope="module")
-def v1(tmp_path_factory):
-    return Sample(tmp_path_factory.mktemp("v1") / "dataset.h5", "v1")
+def v1(sample_of):
+    return sample_of("v1")
 
 
 @pytest.fixture(scope="module")
-def lens(tmp_path_factory):
-    return Sample(tmp_path_factory.mktemp("lens") / "dataset.h5", "lens")
+def lens(sample_of):
+    return sample_of("lens")
 
 
 def variance_entropy(layer):

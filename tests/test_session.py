@@ -57,8 +57,9 @@ def test_a_query_takes_parameters(wh: warehouse.Warehouse) -> None:
     assert few == (wh.scan("layers").filter(pl.col("n_filters") > 1000).collect().height,)
 
 
-def test_a_statement_without_a_result_gives_an_empty_relation(wh: warehouse.Warehouse) -> None:
-    assert wh.sql("set threads = 1").fetchall() == []
+def test_a_statement_without_a_result_gives_an_empty_relation(sample_warehouse: Path) -> None:
+    with warehouse.open(sample_warehouse) as wh:
+        assert wh.sql("set threads = 1").fetchall() == []
 
 
 @pytest.mark.parametrize(

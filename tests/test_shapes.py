@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kurtosis, norm, skew
 
-import warehouse
 from tests.analysed import warehouse_of
 from tests.reference import Reference
 from warehouse import sqlfiles
@@ -100,10 +99,9 @@ def judged(reference: Reference) -> list[str | None]:
 
 @pytest.mark.parametrize("data", ["sample", "lens"])
 def test_layers_are_named_by_the_rule(request: pytest.FixtureRequest, data: str) -> None:
-    path = request.getfixturevalue(f"{data}_warehouse")
-    reference = request.getfixturevalue("reference" if data == "sample" else "lens_reference")
-    with warehouse.open(path) as wh:
-        rows = wh.sql("select layer_id, shape, n_filters, sparsity, variance_entropy_norm from layer_shapes").fetchall()
+    prefix = "" if data == "sample" else "lens_"
+    wh, reference = (request.getfixturevalue(prefix + name) for name in ("wh", "reference"))
+    rows = wh.sql("select layer_id, shape, n_filters, sparsity, variance_entropy_norm from layer_shapes").fetchall()
     assert [row[0] for row in rows] == list(range(len(reference.layers)))
     assert [row[1] for row in rows] == judged(reference)
     assert len({row[1] for row in rows}) >= 3

@@ -84,12 +84,6 @@ def test_the_examples_are_those_of_help(sample_warehouse: Path) -> None:
     assert {row["name"]: row["example"] for row in rows} == EXAMPLES
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_every_example_runs_in_the_folder_of_the_warehouse(sample_warehouse: Path, name: str) -> None:
-    done = run(DATABASE, EXAMPLES[name], folder=sample_warehouse)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_what_needs_no_raw_filters_runs_anywhere(sample_warehouse: Path, tmp_path: Path) -> None:
     assert {"filters", "filter_meta", "kernels", "project"} <= WITH_RAW_FILTERS
     queries = [example for name, example in EXAMPLES.items() if name not in WITH_RAW_FILTERS]
@@ -97,15 +91,15 @@ def test_what_needs_no_raw_filters_runs_anywhere(sample_warehouse: Path, tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("query", ANSWERS)
 def test_a_database_alone_under_another_name_answers_the_same(
-    sample_warehouse: Path, wh: warehouse.Warehouse, tmp_path: Path, query: str
+    sample_warehouse: Path, wh: warehouse.Warehouse, tmp_path: Path
 ) -> None:
     copy = tmp_path / "sent by 'mail'.db"
     shutil.copy(sample_warehouse / DATABASE, copy)
-    found = ask(copy, query, folder=tmp_path)
-    expected = wh.sql(query).pl().to_dicts()
-    assert_same_rows(found, expected)
+    done = run(copy, *(part for query in ANSWERS for part in (query, ".print ---")), folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for query, answer in zip(ANSWERS, done.stdout.split("---\n")[:-1], strict=True):
+        assert_same_rows(json.loads(answer), wh.sql(query).pl().to_dicts())
 
 
 def test_filters_are_found_by_the_search_path(sample_warehouse: Path, reference: Reference, tmp_path: Path) -> None:
@@ -173,7 +167,7 @@ def test_comments_are_there_for_the_shell(sample_warehouse: Path) -> None:
         assert example in comments[name]
 
 
-def test_nothing_needs_an_extension(sample_warehouse: Path, tmp_path: Path) -> None:
+def test_every_example_runs_in_the_folder_and_none_needs_an_extension(sample_warehouse: Path, tmp_path: Path) -> None:
     extensions = "select extension_name, loaded, installed from duckdb_extensions() order by all"
     before = json.loads(run(":memory:", extensions, folder=tmp_path, options=()).stdout)
     copy = shutil.copytree(sample_warehouse, tmp_path / "copy")
@@ -181,6 +175,7 @@ def test_nothing_needs_an_extension(sample_warehouse: Path, tmp_path: Path) -> N
     done = run(DATABASE, setting, *EXAMPLES.values(), folder=copy)
     assert (done.returncode, done.stderr) == (0, "")
     done = run(DATABASE, *EXAMPLES.values(), ".print ---", extensions, folder=copy)
+    assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout.split("---\n")[-1]) == before
     assert not (copy / ".duckdb").exists()
 

@@ -57,22 +57,14 @@ class Filters:
         return found
 
 
-@pytest.fixture(scope="module", params=["sample", "lens_sample", "odd", "zoo", "lens"])
-def filters(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filters]:
+@pytest.fixture(scope="module", params=["wh", "lens_wh", "odd", "zoo_wh", "lens_data_wh"])
+def filters(request: pytest.FixtureRequest) -> Filters:
     """A source of synthetic, odd or real filters, and its warehouse."""
-    folder = tmp_path_factory.mktemp("sparsity")
-    if request.param in ("sample", "lens_sample"):
-        source = request.getfixturevalue(request.param)
-        path = request.getfixturevalue({"sample": "sample_warehouse", "lens_sample": "lens_warehouse"}[request.param])
-    else:
-        source, path = folder / "odd.h5", folder / "w"
-        if request.param == "odd":
-            write_odd(source)
-        else:
-            source = request.getfixturevalue("shared_data") / f"{request.param}.h5"
-        warehouse.ingest(source, path)
-    with warehouse.open(path) as wh:
-        yield Filters(wh, source)
+    wh = request.getfixturevalue(request.param)
+    real = {"zoo_wh": "zoo.h5", "lens_data_wh": "lens.h5"}
+    if request.param in real:
+        return Filters(wh, request.getfixturevalue("shared_data") / real[request.param])
+    return Filters(wh, wh.path.with_name("dataset.h5"))
 
 
 def write_odd(path: Path) -> None:
@@ -97,8 +89,8 @@ def write_odd(path: Path) -> None:
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[warehouse.Warehouse]:
     folder = tmp_path_factory.mktemp("odd")
-    write_odd(folder / "odd.h5")
-    warehouse.ingest(folder / "odd.h5", folder / "w")
+    write_odd(folder / "dataset.h5")
+    warehouse.ingest(folder / "dataset.h5", folder / "w")
     with warehouse.open(folder / "w") as wh:
         yield wh
 
