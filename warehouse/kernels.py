@@ -69,10 +69,12 @@ def extent(values: Any, bits: Any, step: int, n: int) -> tuple[int, np.int32, fl
         m = min(TILE, n - start)
         peak[:m] = 0
         for i in range(SIZE):
-            row = i * step + start
+            first = i * step + start
+            row, row_bits = values[first : first + m], bits[first : first + m]
             for j in range(m):
-                total += np.float64(values[row + j])
-                peak[j] = max(peak[j], bits[row + j] & MAGNITUDE)
+                total += np.float64(row[j])
+            for j in range(m):
+                peak[j] = max(peak[j], row_bits[j] & MAGNITUDE)
         for j in range(m):
             n_nonfinite += peak[j] >= INFINITY
             highest = max(highest, peak[j])
@@ -106,7 +108,7 @@ def scan(
     trial
         ``(9, 9) float32`` axes of the box.
     peaks
-        ``(n,) float32``, out: the largest magnitude of each filter.
+        ``(n,) float32``, out: the largest magnitude of each filter, in any order.
     box
         ``(9, 2) float32``, out: least and greatest projection on each axis.
     counts
@@ -114,15 +116,15 @@ def scan(
     means, scatters
         ``(2, 2, 9)`` and ``(2, 2, 9, 9)`` zeros, out: moments of clean and of sparse filters, as they are and scaled.
     """
-    x, scaled, part = np.empty((SIZE, TILE)), np.empty((SIZE, TILE)), np.empty((SIZE, TILE))
+    x, scaled = np.empty((SIZE, TILE)), np.empty((SIZE, TILE))
     single = np.empty((SIZE, TILE), np.float32)
     low, high = np.full((SIZE, TILE), np.float32(np.inf)), np.full((SIZE, TILE), np.float32(-np.inf))
-    order = np.empty(TILE, np.int64)
     magnitudes, distances = 0.0, 0.0
     for start in range(0, n, TILE):
         m = min(TILE, n - start)
         peak = peaks[start : start + m]
         _load(values, step, start, x, peak)
+        n_clean = _clean_first(x, peak, threshold)
         _divide(x, peak, scaled)
         for i in range(SIZE):
             for j in range(m):
@@ -130,12 +132,11 @@ def scan(
                 distances += abs(x[i, j] - weight_mean)
                 single[i, j] = scaled[i, j]
         _widen(trial, single, m, low, high)
-        n_clean = _clean_first(peak, threshold, order)
-        for sparse in range(2):
-            chosen = order[n_clean:m] if sparse else order[:n_clean]
-            _add_chosen(x, m, chosen, part, counts[sparse], means[sparse, 0], scatters[sparse, 0])
-            _add_chosen(scaled, m, chosen, part, counts[sparse], means[sparse, 1], scatters[sparse, 1])
-            counts[sparse] += chosen.size
+        for sparse, first, last in ((0, 0, n_clean), (1, n_clean, m)):
+            if last > first:
+                _add(x, first, last, counts[sparse], means[sparse, 0], scatters[sparse, 0])
+                _add(scaled, first, last, counts[sparse], means[sparse, 1], scatters[sparse, 1])
+                counts[sparse] += last - first
     _ends(low, high, box)
     return magnitudes, distances
 
@@ -149,7 +150,7 @@ def moments(x: Any, mean: Any, scatter: Any) -> None:
         for i in range(SIZE):
             for j in range(m):
                 tile[i, j] = x[i, start + j]
-        _add(tile, m, start, mean, scatter)
+        _add(tile, 0, m, start, mean, scatter)
 
 
 @_kernel
@@ -198,11 +199,10 @@ def _load(values: Any, step: int, start: int, x: Any, peak: Any) -> None:
     """Filters from ``start`` on as float64, as many as ``peak``, out, has room for the largest magnitudes of."""
     peak[:] = 0
     for i in range(SIZE):
-        row = i * step + start
+        row = values[i * step + start : i * step + start + peak.size]
         for j in range(peak.size):
-            value = values[row + j]
-            x[i, j] = value
-            peak[j] = max(peak[j], abs(value))
+            x[i, j] = row[j]
+            peak[j] = max(peak[j], abs(row[j]))
 
 
 @_kernel
@@ -239,54 +239,46 @@ def _ends(low: Any, high: Any, ends: Any) -> None:
 
 
 @_kernel
-def _clean_first(peak: Any, threshold: float, order: Any) -> int:
-    """Put the numbers of the clean filters of a tile first in ``order``, out, then the others; how many are clean."""
-    n_clean = 0
-    for j in range(peak.size):
-        if peak[j] > 0 and np.float64(peak[j]) >= threshold:
-            order[n_clean] = j
-            n_clean += 1
+def _clean_first(x: Any, peak: Any, threshold: float) -> int:
+    """Change places in a tile so that the sparse filters are the last ones; how many are clean."""
+    first, last = 0, peak.size
+    while first < last:
+        if peak[first] > 0 and np.float64(peak[first]) >= threshold:
+            first += 1
         else:
-            order[peak.size - 1 - (j - n_clean)] = j
-    return n_clean
+            last -= 1
+            peak[first], peak[last] = peak[last], peak[first]
+            for i in range(SIZE):
+                x[i, first], x[i, last] = x[i, last], x[i, first]
+    return first
 
 
 @_kernel
-def _add_chosen(x: Any, m: int, chosen: Any, part: Any, n: int, mean: Any, scatter: Any) -> None:
-    """Merge the moments of the ``chosen`` among a tile's m filters into those of n."""
-    if chosen.size == m:
-        _add(x, m, n, mean, scatter)
-    elif chosen.size:
-        for i in range(SIZE):
-            for j in range(chosen.size):
-                part[i, j] = x[i, chosen[j]]
-        _add(part, chosen.size, n, mean, scatter)
-
-
-@_kernel
-def _add(x: Any, m: int, n: int, mean: Any, scatter: Any) -> None:
-    """Merge the moments of a tile's m filters, which it centres in place, into those of n (Chan, Golub & LeVeque 1983).
+def _add(x: Any, first: int, last: int, n: int, mean: Any, scatter: Any) -> None:
+    """Merge the moments of a part of a tile, which it centres in place, into those of n (Chan, Golub & LeVeque 1983).
 
     Deviations are taken from the first filter and only then from their mean, so that equal filters have a scatter of
     exactly zero.
     """
+    m = last - first
     delta = np.empty(SIZE)
     for i in range(SIZE):
-        first, total = x[i, 0], 0.0
+        row = x[i, first:last]
+        origin, total = row[0], 0.0
         for j in range(m):
-            x[i, j] -= first
+            row[j] -= origin
         for j in range(m):
-            total += x[i, j]
+            total += row[j]
         shift = total / m
         for j in range(m):
-            x[i, j] -= shift
-        delta[i] = (first + shift) - mean[i] if n else first + shift
+            row[j] -= shift
+        delta[i] = (origin + shift) - mean[i] if n else origin + shift
     weight = n * (m / (n + m))
     for i in range(SIZE):
         for k in range(i, SIZE):
-            product = 0.0
+            product, row, other = 0.0, x[i, first:last], x[k, first:last]
             for j in range(m):
-                product += x[i, j] * x[k, j]
+                product += row[j] * other[j]
             scatter[i, k] += product + delta[i] * delta[k] * weight
             scatter[k, i] = scatter[i, k]
     for i in range(SIZE):
