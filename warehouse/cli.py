@@ -226,7 +226,7 @@ def shell(context: typer.Context, path: WarehousePath) -> None:
             "the DuckDB shell `duckdb` is not installed; get it with `pip install duckdb-cli`, "
             "or ask with `warehouse query`"
         )
-    command = [program, "-readonly", "-cmd", catalog.search_in(path), str(path / DATABASE), *context.args]
+    command = [program, "-readonly", "-cmd", catalog.search_in(path), str(path.absolute() / DATABASE), *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own shell
 
 

@@ -31,8 +31,11 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
         raise LakeError(f"{folder} is not a warehouse: {reason}; make one with `warehouse ingest`")
     setting = catalog.search_in(folder)
     connection = duckdb.connect()
+    # a path that begins with ~, or with a word and a colon, would mean another file, and the first bytes of a file that
+    # is not DuckDB's would have an extension fetched
+    literal = catalog.text_literal(str(database.absolute()))
     try:
-        connection.execute(f"attach {catalog.text_literal(str(database))} as warehouse (read_only)")
+        connection.execute(f"attach {literal} as warehouse (read_only, type duckdb)")
         connection.execute("use warehouse")
         connection.execute(setting)
     except duckdb.Error as error:

@@ -26,5 +26,5 @@ class QueryError(WarehouseError):
 
 
 def duckdb_message(error: Exception) -> str:
-    """What DuckDB says of an error, without the Python stack that it appends to those of a UDF."""
-    return str(error).split("\n\nAt:")[0].split("\nTraceback")[0].rstrip()
+    """What DuckDB says of an error, without the stacks that it appends: Python's of a UDF, its own of its errors."""
+    return re.split(r"\n\nAt:|\nTraceback|\n\nStack Trace", str(error), maxsplit=1)[0].rstrip()

@@ -99,7 +99,7 @@ class Warehouse:
             return self.connection.sql("select true as success limit 0")
         return relation
 
-    def analysis(self, name: str, **settings: Any) -> duckdb.DuckDBPyRelation:
+    def analysis(self, name: str, /, **settings: Any) -> duckdb.DuckDBPyRelation:
         """Run one of the analyses that ``from analyses`` lists.
 
         Parameters
