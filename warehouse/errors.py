@@ -4,6 +4,8 @@ A message says what was found, where (file, dataset, row) and what to do about i
 it without a traceback and exits with status 1.
 """
 
+import re
+
 
 class WarehouseError(Exception):
     """Anything that a user can put right; the base of the kinds below."""
