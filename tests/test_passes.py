@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.test_statistics import moments_of
 from warehouse import passes, pipeline, plan
 from warehouse.coordinates import Basis, Coordinates, reach
 from warehouse.errors import SourceError
 from warehouse.lake import Lake
 from warehouse.layer_scan import Measurement
 from warehouse.plan import Run, Segment
-from warehouse.statistics import Moments
 
 FIRST = 50
 SIZES = {10: 12, 11: 1, 12: 6, 13: 60, 14: 7, 15: 30}
@@ -67,8 +67,8 @@ def made_weights() -> np.ndarray:
 
 WEIGHTS = made_weights()
 SPREAD = np.random.default_rng(2).normal(size=(9, 100)) * np.arange(1, 10)[:, None]
-BASIS = Basis.of(Moments.of(SPREAD))
-TRIAL = Basis.of(Moments.of(SPREAD + np.random.default_rng(3).normal(size=SPREAD.shape) / 10))
+BASIS = Basis.of(moments_of(SPREAD))
+TRIAL = Basis.of(moments_of(SPREAD + np.random.default_rng(3).normal(size=SPREAD.shape) / 10))
 
 
 def layer(layer_id: int) -> np.ndarray:
@@ -233,7 +233,7 @@ def test_blocks_that_their_bounds_rule_out_are_not_read(converted: tuple[Path, l
 def test_a_trial_basis_is_close_to_that_of_all_filters_and_leaves_out_what_is_not_finite() -> None:
     rng = np.random.default_rng(4)
     weights = rng.normal(size=(9, 30_000)).astype(np.float32) * (0.7 ** np.arange(9, dtype=np.float32))[:, None]
-    exact = Basis.of(Moments.of(weights / np.abs(weights).max(axis=0).astype(float)))
+    exact = Basis.of(moments_of(weights / np.abs(weights).max(axis=0).astype(float)))
     weights[3, ::1000] = np.nan
     trial = passes.trial_basis(MemorySource(weights))
     np.testing.assert_allclose(np.abs((trial.loadings * exact.loadings).sum(axis=1)), 1, atol=1e-3)

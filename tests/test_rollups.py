@@ -9,13 +9,14 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from tests.test_statistics import moments_of
 from warehouse import rollups
 from warehouse.coordinates import Basis, Coordinates
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
-from warehouse.statistics import Counts, Moments
+from warehouse.statistics import Counts
 
 RNG = np.random.default_rng(21)
-BASIS = Basis.of(Moments.of(RNG.normal(size=(9, 60))))
+BASIS = Basis.of(moments_of(RNG.normal(size=(9, 60))))
 STATISTICS = (
     "n_sparse sparsity variance_entropy variance_entropy_norm is_random is_degenerate variance_entropy_clean "
     "variance_entropy_clean_norm scaled_clean_entropy orthogonality l1 l2 l1_standardised l2_standardised"

@@ -2,7 +2,8 @@
 
 Each reads a block ``(9, n) float32`` once, a tile of filters at a time that stays in the nearest cache, where NumPy
 would carry every intermediate result through memory; and holds no lock of Python's, so that threads do not wait for
-each other. All sums are float64. What they compute is defined where they are called: `layer_scan`, `coordinates`.
+each other. All sums are float64. What they compute is defined where they are called: `layer_scan`, `coordinates`. All
+but `extent` have to be kept from NaN and infinity, for which a bin could lie anywhere in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def flat(block: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
     Numba's loops are fast over contiguous vectors only, and a block is often a part of a larger one.
     """
     n = block.shape[1]
-    if n and block.strides[1] != block.itemsize:
+    if n and (block.strides[1] != block.itemsize or block.strides[0] < 0):
         block = np.ascontiguousarray(block)
     step = block.strides[0] // block.itemsize
     return as_strided(block, ((SIZE - 1) * step + n if n else 0,), (block.itemsize,), writeable=False), step, n
@@ -139,18 +140,6 @@ def scan(
                 counts[sparse] += last - first
     _ends(low, high, box)
     return magnitudes, distances
-
-
-@_kernel
-def moments(x: Any, mean: Any, scatter: Any) -> None:
-    """Mean ``(9,)`` and scatter ``(9, 9)``, zeros before, of the columns of ``x (9, n) float64``, C-contiguous."""
-    tile = np.empty((SIZE, TILE))
-    for start in range(0, x.shape[1], TILE):
-        m = min(TILE, x.shape[1] - start)
-        for i in range(SIZE):
-            for j in range(m):
-                tile[i, j] = x[i, start + j]
-        _add(tile, 0, m, start, mean, scatter)
 
 
 @_kernel

@@ -1,7 +1,7 @@
 """Statistics of 3x3 filters as partial results that merge.
 
-Every statistic is a pure function of a block ``(9, n) float32`` of filters of one layer that returns a
-partial result; partial results of one layer merge in any grouping. All sums are float64. Definitions follow
+Partial results of blocks of filters of one layer merge in any grouping. All sums are float64, but where it is said
+otherwise. Definitions follow
 CNN Filter DB (Gavrikov & Keuper, CVPR 2022) and torchconvquality, with their edge cases made explicit.
 """
 
@@ -48,15 +48,6 @@ class Moments:
     mean: Float64 = field(default_factory=lambda: np.zeros(SIZE))
     scatter: Float64 = field(default_factory=lambda: np.zeros((SIZE, SIZE)))
 
-    @classmethod
-    def of(cls, x: Float64) -> Moments:
-        """Moments of the columns of ``x (9, n)``; of equal ones the scatter is exactly zero."""
-        from warehouse import kernels
-
-        moments = cls(x.shape[1])
-        kernels.moments(np.ascontiguousarray(x, np.float64), moments.mean, moments.scatter)
-        return moments
-
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together (Chan, Golub & LeVeque 1983)."""
         if self.n == 0 or other.n == 0:
@@ -73,10 +64,6 @@ class Moments:
         """``(9, 9)`` sample covariance (n - 1); zero for fewer than two filters."""
         return self.scatter / max(self.n - 1, 1)
 
-    def variance_entropy(self) -> float | None:
-        """Entropy (log10) of the shares of variance along the principal axes; None for fewer than two."""
-        return variance_entropies([self])[0]
-
 
 def merge_moments(parts: Iterable[Moments]) -> Moments:
     """Moments of all parts together, merged in the order given."""
@@ -84,7 +71,7 @@ def merge_moments(parts: Iterable[Moments]) -> Moments:
 
 
 def variance_entropies(parts: Sequence[Moments]) -> list[float | None]:
-    """``variance_entropy`` of many layers; one call for all is much faster."""
+    """Entropy (log10) of the shares of variance along the principal axes of each; None for fewer than two filters."""
     eigenvalues = np.linalg.eigvalsh(np.stack([moments.scatter for moments in parts]))
     entropies = entropy10(eigenvalues).tolist()
     return [h if moments.n >= 2 else None for moments, h in zip(parts, entropies, strict=True)]
@@ -169,8 +156,8 @@ def orthogonality(rows: Callable[[int, int], Float64], out_channels: int, panel:
 
     Notes
     -----
-    From ``MANY_CHANNELS`` on, the products, not their sum, are taken in float32: they are the most arithmetic of an
-    ingest. The mean of so many is off by less than 1e-7.
+    From ``MANY_CHANNELS`` on, the inner products are float32, which are the most arithmetic of an ingest; their
+    magnitudes are added in float64. The mean of so many is off by less than 1e-7.
     """
     if out_channels < 2:
         return None

@@ -85,7 +85,7 @@ def rehearse(folder: Path, shape: Shape) -> str:
     copying = in_new_process("tests.benchmarks.ingest", "run_plain_copy", dataset, copy, source)
     shutil.rmtree(copy)
     tell("ingesting it")
-    ingest = in_new_process("tests.benchmarks.ingest", "run_ingest", dataset, target, source)
+    ingest = in_new_process("tests.benchmarks.stages", "stage_seconds", dataset, target, source)
     tell("asking")
     return markdown(
         (f"{shape.filters:,} filters, {shape.layers:,} layers, {shape.models} models", "measured"),
@@ -108,6 +108,7 @@ def _costs(shape: Shape, reading: Cost, copying: Cost, ingest: Cost) -> Iterator
         "ingest / plain copy; reading / ingest",
         f"{ingest.seconds / copying.seconds:.2f}; {reading.seconds / ingest.seconds:.2f}",
     )
+    yield "; ".join(ingest.result), f"{'; '.join(f'{seconds:,.1f}' for seconds in ingest.result.values())} s"
     yield "peak memory of ingest", f"{ingest.peak_mb:,.0f} MB"
 
 

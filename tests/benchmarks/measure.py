@@ -65,9 +65,7 @@ def in_new_process(module: str, function: str, *arguments: str | int | Path) -> 
 def ask(path: str, sql: str) -> Answer:
     """Ask a warehouse a question several times, without the functions of Python."""
     database = Path(path) / "warehouse.duckdb"
-    if hasattr(os, "posix_fadvise"):
-        with database.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    forget([database])
     begin = time.perf_counter()
     times: list[float] = []
     with duckdb.connect(str(database), read_only=True) as con:
@@ -78,6 +76,14 @@ def ask(path: str, sql: str) -> Answer:
             begin = end
     cold, *warm = (1000 * seconds for seconds in times)
     return Answer(cold, statistics.median(warm or [cold]), rows)
+
+
+def forget(paths: Iterable[Path]) -> None:
+    """Have the system forget what it holds of files in memory, where it can."""
+    if hasattr(os, "posix_fadvise"):
+        for path in paths:
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager

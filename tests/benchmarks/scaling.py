@@ -22,7 +22,7 @@ import polars as pl
 
 import warehouse
 from tests.benchmarks.dataset import REAL, Shape, source_of
-from tests.benchmarks.measure import Answer, Cost, environment, in_new_process, markdown, tell, working_folder
+from tests.benchmarks.measure import Answer, Cost, environment, forget, in_new_process, markdown, tell, working_folder
 
 HERE = "tests.benchmarks.scaling"
 INGEST = "tests.benchmarks.ingest"
@@ -128,6 +128,7 @@ def measure(folder: Path, shape: Shape, memory_bytes: int) -> Found:
     with duckdb.connect(str(target / "warehouse.duckdb"), read_only=True) as con:
         expected = con.sql("from drift(task)").fetchall()
     for name, function in DIRECTLY.items():
+        forget(target.rglob("*.parquet"))
         found[name] = cost = in_new_process(HERE, function, target)
         refuse_difference(name, cost.result, expected)
     return found
