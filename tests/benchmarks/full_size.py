@@ -22,6 +22,7 @@ import duckdb
 import numpy as np
 
 from tests.benchmarks.dataset import REAL, SMALLEST_LAYER, Shape, source_of
+from tests.benchmarks.ingest import compile_kernels
 from tests.benchmarks.measure import Answer, Cost, ask, environment, in_new_process, markdown, tell, working_folder
 from warehouse.lake import DATABASE
 from warehouse.plan import CHUNK_FILTERS
@@ -136,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with working_folder(options.folder) as folder:
         shape, told = fitting(options.scale, shutil.disk_usage(folder).free)
         tell(told)
+        compile_kernels(folder)
         table = rehearse(folder, shape)
     print(f"{told}. {environment()}.\n\n{table}")
 

@@ -42,6 +42,15 @@ def run_ingest(source: str, target: str, *allowed: str) -> int:
     return warehouse.ingest(source, target, allow_sources=allowed).bytes
 
 
+def compile_kernels(folder: Path) -> None:
+    """Ingest a few filters, so that Numba has compiled all loops before anything is measured."""
+    source, target = folder / "few.h5", folder / "few.warehouse"
+    in_new_process(HERE, "make_sample", source, 2000, 20)
+    in_new_process(HERE, "run_ingest", source, target)
+    source.unlink()
+    shutil.rmtree(target)
+
+
 def run_plain_copy(source: str, target: str, *allowed: str) -> int:
     """Write the same Parquet files from the same reader, without any statistic; returns their bytes."""
     with open_source(source, allow_sources=allowed) as opened, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -108,6 +117,7 @@ def main() -> None:
     """Run everything and print the tables."""
     arguments = sample_arguments(__doc__)
     with working_folder(arguments.folder) as folder:
+        compile_kernels(folder)
         run(folder, arguments.filters, arguments.layers)
 
 

@@ -22,6 +22,7 @@ import polars as pl
 
 import warehouse
 from tests.benchmarks.dataset import REAL, Shape, source_of
+from tests.benchmarks.ingest import compile_kernels
 from tests.benchmarks.measure import Answer, Cost, environment, forget, in_new_process, markdown, tell, working_folder
 
 HERE = "tests.benchmarks.scaling"
@@ -185,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for filters, layers in sorted(zip(options.filters, options.layers, strict=True)):
         shape = Shape(filters, layers, models=max(1, layers * REAL.models // REAL.layers))
         with working_folder(options.folder) as folder:
+            compile_kernels(folder)
             columns[shape] = measure(folder, shape, memory_bytes)
     print(f"{environment()}. Time and peak memory; of questions the first time, nothing of the file in memory.\n")
     print(table(columns))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import warehouse
-from tests.benchmarks.ingest import make_sample, sample_arguments
+from tests.benchmarks.ingest import compile_kernels, make_sample, sample_arguments
 from tests.benchmarks.measure import environment, in_new_process, markdown, working_folder
 from warehouse.pipeline import in_parallel
 from warehouse.plan import CHUNK_FILTERS
@@ -81,6 +81,7 @@ def main() -> None:
     """Run everything and print the table."""
     arguments = sample_arguments(__doc__)
     with working_folder(arguments.folder) as folder:
+        compile_kernels(folder)
         print(run(folder, arguments.filters, arguments.layers))
 
 
