@@ -150,14 +150,32 @@ def unknown_packing(path: Path) -> None:
         file.create_dataset("filters", data=FILTERS.astype("f4"), chunks=(100, 3, 3), scaleoffset=3)
 
 
-def doubly_packed(path: Path) -> None:
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_chunk((100, 3, 3))
-    plist.set_deflate(9)
-    plist.set_deflate(9)
-    with write(path, data=None) as file:
-        space = h5py.h5s.create_simple((100, 3, 3))
-        h5py.h5d.create(file.id, b"filters", h5py.h5t.IEEE_F64LE, space, plist).write(space, space, FILTERS)
+def packed_by(pipeline: str, chunk: bytes | None = None, mask: int = 0) -> Callable[[Path], None]:
+    """Filters in one chunk, packed by any filters in any order, or bytes that claim to be such a chunk."""
+
+    def make(path: Path) -> None:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk(FILTERS.shape)
+        for name in pipeline.split():
+            getattr(plist, f"set_{name}")(*([9] if name == "deflate" else []))
+        with write(path, data=None) as file:
+            space = h5py.h5s.create_simple(FILTERS.shape)
+            filters = h5py.h5d.create(file.id, b"filters", h5py.h5t.IEEE_F64LE, space, plist)
+            if chunk is None:
+                filters.write(space, space, FILTERS)
+            else:
+                filters.write_direct_chunk((0, 0, 0), chunk, mask)
+
+    return make
+
+
+def packed_by_lzf(path: Path) -> None:
+    write(path, chunks=(100, 3, 3), compression="lzf").close()
+
+
+def shuffled(data: bytes) -> bytes:
+    """Bytes as HDF5 shuffles those of 8 bytes each, zeros added to the last."""
+    return np.frombuffer(data + bytes(-len(data) % 8), "u1").reshape(-1, 8).T.tobytes()
 
 
 def damaged_length(length: int) -> Callable[[Path], None]:
@@ -331,13 +349,23 @@ PICKLES: dict[str, tuple[bytes, str]] = {
 HUGE: dict[str, tuple[Callable[[Path], object], str]] = {
     **{f"pickle: {name}": (with_pickle(pickled), message) for name, (pickled, message) in PICKLES.items()},
     "filters: a chunk that unpacks to 2 GiB instead of 72 kB": (packed_far_beyond_the_chunk, "holds a chunk of"),
-    "filters: a chunk of fit size that unpacks to 1 GiB": (packed_large_chunk, "unpacks to more"),
+    "filters: a chunk of fit size that unpacks to 1 GiB": (packed_large_chunk, "does not unpack to"),
     "filters: 1 of 1,000,000 chunks written": (mostly_unwritten, "holds 36,000"),
     "filters: 11 of 12 chunks written": (hardly_unwritten, "11 of 12 chunks"),
     "filters: 1.4 GB of zeros in 1.4 MB": (packed_beyond_weights, "if it is meant"),
     "filters: packed by an unknown filter": (unknown_packing, "packed by the filters"),
-    "filters: packed twice": (doubly_packed, "packed by the filters"),
-    "meta: a text chunk that unpacks to 1 GiB": (packed_meta, "unpacks to more"),
+    "filters: packed twice": (packed_by("deflate deflate"), "packed by the filters"),
+    "filters: packed by LZF": (packed_by_lzf, "packed by the filters"),
+    "filters: 16 bytes packed for 7200": (packed_by("deflate", zlib.compress(bytes(16))), "does not unpack to"),
+    "filters: one byte too many, packed": (packed_by("deflate", zlib.compress(bytes(7201))), "does not unpack to"),
+    "filters: packed, its end cut off": (packed_by("deflate", zlib.compress(bytes(7200))[:-1]), "does not unpack to"),
+    "filters: not packed by all filters, and short": (packed_by("deflate", bytes(16), 1), "does not unpack to"),
+    "filters: checksum of 2 bytes": (packed_by("fletcher32 deflate", zlib.compress(b"ab")), "does not unpack to"),
+    "filters: 2 checksums in 6 bytes": (packed_by("deflate fletcher32 fletcher32", bytes(6)), "does not unpack to"),
+    "filters: a wrong checksum": (packed_by("fletcher32", bytes(7200) + b"abcd"), "does not unpack to"),
+    "filters: shuffled after packing": (packed_by("deflate shuffle", shuffled(zeros(7 << 20))), "does not unpack to"),
+    "filters: 1 byte, shuffled": (packed_by("shuffle", b"a"), "does not unpack to"),
+    "meta: a text chunk that unpacks to 1 GiB": (packed_meta, "does not unpack to"),
     "meta: a value of 4 GiB declared": (damaged_length((1 << 32) - 1), "declares 4,294,967,295 bytes"),
     "meta: a value longer than it is": (damaged_length(60_000), "declares 60,000 bytes and holds"),
     "meta: a value shorter than it is": (damaged_length(10), "declares 10 bytes and holds"),

@@ -218,6 +218,12 @@ def huge_chunks(folder: Path) -> Layout:
     return halves(folder / "bad.h5", folder / "second.h5")
 
 
+def packed(folder: Path) -> Layout:
+    with h5py.File(folder / "bad.h5", "w") as file:
+        file.create_dataset("group/filters", data=HALVES[0], compression="gzip")
+    return halves(folder / "bad.h5", folder / "second.h5")
+
+
 def never_written(folder: Path) -> Layout:
     with h5py.File(folder / "bad.h5", "w") as file:
         file.create_dataset("group/filters", (500, 3, 3), "f8")
@@ -240,6 +246,7 @@ HOSTILE = [
     (linked(h5py.ExternalLink("first.h5", "group"), "group"), "link"),
     (linked(h5py.SoftLink("/other"), "group/filters"), "link"),
     (huge_chunks, "chunks of 686 MiB"),
+    (packed, "packed chunks; h5repack -f NONE"),
     (never_written, "never written"),
 ]
 

@@ -292,7 +292,7 @@ def test_a_damaged_chunk_names_the_file(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(chunk.byte_offset + chunk.size // 2)
         file.write(bytes(64))
-    with open_source(path) as opened, pytest.raises(SourceError, match=r"dataset\.h5: cannot be read"):
+    with open_source(path) as opened, pytest.raises(SourceError, match=r"dataset\.h5: .* damaged"):
         opened.read(0, N_FILTERS)
 
 

@@ -238,6 +238,12 @@ def test_a_huge_memo_index_is_refused_before_memory_is_taken() -> None:
         loads(b"\x80\x02Nr\xff\xff\xff\x7f.")
 
 
+def test_a_function_takes_no_state() -> None:
+    """One with a state could be made another, or to call itself without end."""
+    with pytest.raises(SourceError, match="damaged"):
+        loads(b"c_codecs\nencode\n(cnumpy\ndtype\n(Vf8\ntNNtb)R.")
+
+
 def test_deep_nesting_is_refused_without_recursion() -> None:
     with pytest.raises(SourceError):
         loads(b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b".")

@@ -80,6 +80,12 @@ def test_an_index_of_more_blocks_than_it_lists_is_found() -> None:
         unpacked_size(io.BytesIO(with_index(b"\0\x01", b"\0\x7f")))
 
 
+def test_an_endless_integer_is_found_at_once() -> None:
+    index = b"\0" + b"\xff" * (1 << 24)
+    with pytest.raises(SourceError, match=r"index of the \.xz stream is damaged"):
+        xz._parse_index(index + crc32(index).to_bytes(4, "little"))
+
+
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
     path = tmp_path / "dataset.h5.xz"

@@ -81,10 +81,23 @@ def array(source: h5py.Dataset) -> np.ndarray:
         raise SourceError(f"{source.name} is empty or larger than {MAX_BYTES:,} bytes: not a table of layers")
     if source.dtype.hasobject:
         raise SourceError(f"{source.name} holds {source.shape} values of variable length; plain values are read")
-    if chunks.check_storage(source):
-        chunks.check_unpacked(source)
-    values = np.asarray(source[()])
+    values = contents(source)
     return values.astype(bool) if source.id.get_type().get_class() == h5py.h5t.BITFIELD else values
+
+
+def contents(source: h5py.Dataset) -> np.ndarray:
+    """Read all of a dataset of plain values.
+
+    Raises
+    ------
+    SourceError
+        If it does not hold what it declares.
+    """
+    if not chunks.check_storage(source):
+        return np.asarray(source[()])
+    values = np.empty(source.shape, source.dtype)
+    chunks.PackedDataset(source).fill(values)
+    return values
 
 
 def attribute(node: h5py.Group | h5py.Dataset, name: str) -> object:

@@ -7,12 +7,10 @@ hold. Layout: HDF5 file format specification 3.0, III.E "Disk Format: Level 1E -
 import math
 import os
 import struct
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import h5py
-import numpy as np
 
 from warehouse import chunks
 from warehouse.errors import SourceError
@@ -60,26 +58,7 @@ def _reference(dataset: h5py.Dataset, raw: BinaryIO) -> bytes:
     size = _REFERENCE.size * math.prod(dataset.chunks)
     if size > chunks.CACHE or dataset.id.get_storage_size() > os.fstat(raw.fileno()).st_size:
         raise SourceError(f"{dataset.name} is stored in chunks of {size:,} bytes, for one value: damaged")
-    mask, chunk = dataset.id.read_direct_chunk((0,) * dataset.ndim)
-    plist = dataset.id.get_create_plist()
-    for position in reversed(range(plist.get_nfilters())):
-        code = plist.get_filter(position)[0]
-        if mask >> position & 1:
-            continue
-        if code == h5py.h5z.FILTER_DEFLATE:
-            chunk = _inflate(chunk, size)
-        elif code == h5py.h5z.FILTER_SHUFFLE:
-            chunk = np.frombuffer(chunk, np.uint8, size).reshape(_REFERENCE.size, -1).T.tobytes()
-        else:
-            raise SourceError(f"{dataset.name} is packed by filter {code}; repack it with h5repack -f GZIP=1")
-    return bytes(chunk[: _REFERENCE.size])
-
-
-def _inflate(packed: bytes, size: int) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(packed, size)
-    except zlib.error as error:
-        raise SourceError(f"a variable-length value cannot be unpacked: {error}") from error
+    return chunks.read_chunk(dataset, (0,) * dataset.ndim, _REFERENCE.size)[: _REFERENCE.size].tobytes()
 
 
 def _object(raw: BinaryIO, address: int, index: int) -> bytes:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-from warehouse.errors import SourceError
+from warehouse.errors import SourceError, WarehouseError
 
 SECONDS = 30.0
 """The most that opening all objects of a file may take; files with thousands of layers take less than one."""
@@ -23,6 +24,7 @@ SECONDS = 30.0
 MEMORY_BYTES = 4 << 30
 """The most address space of the process, itself included."""
 
+_SCRIPT = Path(__file__).with_name("probe_process.py")
 _lock = threading.Lock()
 _running: subprocess.Popen[bytes] | None = None  # kept, as the start takes a quarter of a second
 
@@ -41,36 +43,58 @@ def require_survivable(path: Path, member: str | None = None) -> None:
     ------
     SourceError
         If HDF5 crashes, or takes longer than `SECONDS`.
+    WarehouseError
+        If the other process does not start.
     """
-    global _running
+    question = json.dumps([str(path.absolute()), member]).encode() + b"\n"
     with _lock:
-        if _running is None or _running.poll() is not None:
-            _end()
-            _running = _start()
-        questions, answers = _running.stdin, _running.stdout
-        assert questions is not None  # noqa: S101 - both are pipes
-        assert answers is not None  # noqa: S101
         try:
-            questions.write(json.dumps([str(path.absolute()), member]).encode() + b"\n")
-            questions.flush()
-            survived = answers.readline()
+            # one that has ended since the last file says nothing of this one
+            if _running is None or not _takes(_running, question):
+                _end()
+                _takes(_start(), question)
+            assert _running is not None  # noqa: S101 - just started
+            if _answers(_running):
+                return
+            status = _running.wait()
         except BaseException:
             _end()
             raise
-        if not survived:
-            status = _running.wait()
-            _end()
-            raise SourceError(f"{_obituary(status)} {path.name!r}: damaged, or made to do harm")
+        _end()
+    raise SourceError(f"{_obituary(status)} {path.name!r}: damaged, or made to do harm")
 
 
 def _start() -> subprocess.Popen[bytes]:
-    script = Path(__file__).with_name("probe_process.py")
+    global _running
     # -P: our own modules do not stand in for those of Python
-    command = [sys.executable, "-P", str(script), str(SECONDS), str(MEMORY_BYTES)]
-    return subprocess.Popen(  # noqa: S603 - our own module
+    command = [sys.executable, "-P", str(_SCRIPT), str(SECONDS), str(MEMORY_BYTES)]
+    _running = subprocess.Popen(  # noqa: S603 - our own module
         # of its own session, so that Ctrl-C reaches this process alone
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+    if not _answers(_running):
+        raise WarehouseError(
+            f"the process that tries HDF5 files out does not start (status {_running.wait()}); "
+            f"{shlex.join(command)} tells why"
+        )
+    return _running
+
+
+def _takes(process: subprocess.Popen[bytes], question: bytes) -> bool:
+    """Whether the process is still there to take a question."""
+    assert process.stdin is not None  # noqa: S101 - a pipe
+    try:
+        process.stdin.write(question)
+        process.stdin.flush()
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _answers(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process says that it is ready, or that it survived, before it ends."""
+    assert process.stdout is not None  # noqa: S101 - a pipe
+    return process.stdout.readline() == b"\n"
 
 
 def _end() -> None:

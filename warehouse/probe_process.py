@@ -1,7 +1,8 @@
 """The process in which `warehouse.probe` opens files that may be hostile; nothing else starts it.
 
-Gets the paths of HDF5 files as lines of JSON on standard input, opens all that HDF5 decodes before it reads data, and
-answers each with an empty line: whether the file is any good is not its matter, only that HDF5 survives it.
+Says by an empty line that it is ready. Gets the paths of HDF5 files as lines of JSON on standard input, opens all that
+HDF5 decodes before it reads data, and answers each with an empty line: whether the file is any good is not its matter,
+only that HDF5 survives it.
 """
 
 import json
@@ -20,21 +21,36 @@ def main(seconds: float, memory_bytes: int) -> None:
     """Answer until standard input ends; the kernel ends the process if a file takes too long."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - one import less
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere.fileno(), stream.fileno())
-    with suppress(ImportError):  # of Windows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    _limit(memory_bytes)
+    _answer(answers)
     for line in sys.stdin.buffer:
         path, member = json.loads(line)
         _alarm(seconds)
         with suppress(Exception), _opened(path, member) as opened, h5py.File(opened, "r") as file:
             _look_at(file)
         _alarm(0)
-        answers.write(b"\n")
-        answers.flush()
+        _answer(answers)
+
+
+def _answer(answers: IO[bytes]) -> None:
+    answers.write(b"\n")
+    answers.flush()
+
+
+def _limit(memory_bytes: int) -> None:
+    """Bound the memory, leave no memory images, and let the alarm through, all as far as the system can."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    with suppress(ImportError):  # of Windows
+        import resource
+
+        for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory_bytes)):
+            _, hard = resource.getrlimit(kind)
+            allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            with suppress(OSError, ValueError):  # macOS refuses to bound the memory
+                resource.setrlimit(kind, (allowed, allowed))
 
 
 def _alarm(seconds: float) -> None:

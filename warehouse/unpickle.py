@@ -12,7 +12,6 @@ import pickle
 import pickletools
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -105,12 +104,13 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         try:
             stand_in = _STAND_INS[module, name]
-            return partial(stand_in, self._budget) if stand_in in _SPENDING else stand_in
         except KeyError:
             raise SourceError(
                 f"a pickle names {f'{module}.{name}'[:100]!r}, which a table of layers does not need; "
                 "nothing was run. Do not open this file with pandas unless you trust who wrote it"
             ) from None
+        # no `partial`, which takes a state, and could be given itself to call
+        return (lambda *arguments: stand_in(self._budget, *arguments)) if stand_in in _SPENDING else stand_in
 
 
 class _Dtype:

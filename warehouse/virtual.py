@@ -63,7 +63,7 @@ def check(virtual: h5py.Dataset, path: Path, allowed: Iterable[str | os.PathLike
         with hdf5.open_file(read[-1]) as opened:
             source = _plain_dataset(opened, dataset)
             if chunks.check_storage(source):
-                raise SourceError(f"{source.name!r} of {file!r} has large packed chunks; h5repack -f NONE unpacks them")
+                raise SourceError(f"{source.name!r} of {file!r} has packed chunks; h5repack -f NONE unpacks them")
             if not all(_lies_in(source, box, n) for box, n in mapped):
                 raise SourceError(f"{virtual.name} maps other filters than {source.name} of {file!r} holds")
     _refuse_gaps(virtual, covered)

@@ -23,6 +23,7 @@ Progress = Callable[[int, int], None]
 
 _FRAMING = 12  # bytes of a stream's header, and of its footer
 _MAX_INDEX = 1 << 24
+_MAX_SHIFT = 56  # of the ninth byte of an integer, which is its last
 _MAX_STREAMS = 10_000
 _MAX_RATIO = 100
 _HARMLESS = 1 << 30
@@ -150,7 +151,7 @@ def _parse_index(index: bytes) -> tuple[int, int]:
 
 
 def _integers(data: bytes) -> Iterator[int]:
-    """Decode integers of seven bits a byte, least significant first."""
+    """Decode integers of seven bits a byte, least significant first, and of nine bytes at most."""
     value = shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift
@@ -158,6 +159,8 @@ def _integers(data: bytes) -> Iterator[int]:
         if byte < 0x80:
             yield value
             value = shift = 0
+        elif shift > _MAX_SHIFT:
+            raise SourceError("the index of the .xz stream is damaged, download the file again")
     raise SourceError("the index of the .xz stream is cut short, download the file again")
 
 

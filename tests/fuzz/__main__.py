@@ -16,6 +16,7 @@ from pathlib import Path
 SECONDS = 10
 MEMORY_MB = 1024
 SECONDS_PER_INPUT = 20
+SECONDS_TO_OPEN = 2.0
 
 
 def guided(target: str, seconds: int, begin: Path) -> None:
@@ -24,6 +25,9 @@ def guided(target: str, seconds: int, begin: Path) -> None:
 
     with atheris.instrument_imports(include=["warehouse"]):
         from tests.fuzz import targets
+        from warehouse import probe
+
+    probe.SECONDS = SECONDS_TO_OPEN
 
     for number, seed in enumerate(targets.seeds(target)):
         (begin / str(number)).write_bytes(seed)

@@ -25,7 +25,7 @@ import pandas as pd
 
 from tests import hostile
 from tests.extraction_models import pickled_tensor, save_torch, save_torch_legacy, state_pickle
-from warehouse import probe, xz
+from warehouse import xz
 from warehouse.errors import SourceError
 from warehouse.extraction import extract, torch_pickle
 from warehouse.frames import parse_csv
@@ -37,7 +37,6 @@ _PROBE = "probe_process.py"
 """The one process that reading a file may start."""
 _WEIGHTS = {"conv.weight": np.ones((2, 1, 3, 3), "f4")}
 _watching = False
-probe.SECONDS = 2.0
 for _reader in (
     "keras_model",
     "onnx_model",
@@ -205,6 +204,9 @@ def _datasets(folder: Path) -> Iterator[bytes]:
             )
             file["meta"] = np.frombuffer(text, "u1") if version == "latest" else text.decode()
         yield path.read_bytes()
+    for pipeline in ("fletcher32 shuffle deflate", "shuffle deflate fletcher32", "deflate shuffle"):
+        hostile.packed_by(pipeline)(folder / "packed.h5")
+        yield (folder / "packed.h5").read_bytes()
     path = folder / "virtual.h5"
     layout = h5py.VirtualLayout((4, 3, 3), "f8")
     layout[:] = h5py.VirtualSource(".", "stored", (4, 3, 3))

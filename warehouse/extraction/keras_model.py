@@ -110,7 +110,7 @@ def _found(path: Path, config: object, open_file: OpenFile) -> Found:
     @contextmanager
     def open_() -> Iterator[Callable[[str], Array]]:
         with open_file() as opened:
-            yield lambda name: _torch_axes(_dataset(opened, by_name[name].path)[()], by_name[name])
+            yield lambda name: _torch_axes(hdf5.contents(_dataset(opened, by_name[name].path)), by_name[name])
 
     notes = (_ORDERED if classes else _UNORDERED,)
     return found_in(tensors, open_, format_="keras", checksum=checksum([path]), notes=notes)
