@@ -18,11 +18,12 @@ from tests.test_faults import (
     content,
     die,
     in_process,
+    overwrite_bytes,
     slow,
     state_of,
 )
 from warehouse import changes
-from warehouse.errors import LakeError
+from warehouse.errors import LakeError, SourceError
 from warehouse.maintenance import vacuum
 
 
@@ -121,3 +122,16 @@ def test_a_change_killed_at_any_time_leaves_one_of_the_states(
     vacuum(target)
     assert state_of(target, either) == "new"
     assert_only_committed_files_are_left(target)
+
+
+def test_a_dataset_that_changes_while_it_is_appended_is_refused(
+    source: Path, old: Path, states: dict[str, dict[str, list[Any]]], tmp_path: Path
+) -> None:
+    target, changing = shutil.copytree(old, tmp_path / "w"), shutil.copy(source, tmp_path / "new.h5")
+    with (
+        before_call("warehouse.passes.convert", 4, lambda: overwrite_bytes(changing)),
+        pytest.raises(SourceError, match=r"new\.h5: changed while it was read"),
+    ):
+        changes.append(changing, target, threads=1)
+    assert_only_committed_files_are_left(target)
+    assert state_of(target, states["append"]) == "old"

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import warehouse
+from tests.damage import edit, file_of, forge, with_column
 from tests.reference import Reference
 from tests.test_ingest import random_filters, write_dataset
 from tests.test_maintenance import contents, kill
@@ -20,6 +22,7 @@ from warehouse import changes, lake
 from warehouse.connection import connect
 from warehouse.errors import LakeError, QueryError, SourceError, WarehouseError
 from warehouse.maintenance import vacuum
+from warehouse.verify import verify
 
 CHANGES = sys.modules["warehouse.changes"]
 OWN_LAYERS = [(4, 0, "0:49"), (4, 1, "50:129"), (9, 0, "130:199")]
@@ -205,6 +208,84 @@ def test_refit_knows_unclaimed_filters_and_layers_that_are_not_finite(tmp_path: 
     before = everything(target), ask(target, "from basis"), ask(target, "from histogram_range")
     changes.refit(target)
     assert (everything(target), ask(target, "from basis"), ask(target, "from histogram_range")) == before
+
+
+def test_refit_keeps_the_histograms_of_all_unclaimed_filters_that_are_finite(tmp_path: Path) -> None:
+    filters = random_filters(40, seed=9)
+    filters[35] = np.nan
+    source = write_dataset(tmp_path / "gaps.h5", [(0, 0, "0:9"), (1, 0, "20:29")], filters)
+    target = warehouse.ingest(source, tmp_path / "w", allow_nonfinite=True).path
+    before = everything(target), ask(target, "from histogram_range")
+    changes.refit(target)
+    assert (everything(target), ask(target, "from histogram_range")) == before
+    query = "select layer_id, sum(n) from layer_histograms group by all order by all"
+    assert ask(target, query) == [(0, 90), (1, 90), (None, 90)]
+    assert verify(target).is_sound
+
+
+def test_refit_without_a_finite_layer_is_refused(tmp_path: Path) -> None:
+    filters = random_filters(20)
+    filters[15] = np.nan
+    source = write_dataset(tmp_path / "bad.h5", [(0, 0, "0:9"), (1, 0, "10:19")], filters)
+    target = warehouse.ingest(source, tmp_path / "w", allow_nonfinite=True).path
+    changes.remove(target, [0])
+    before = contents(target)
+    with pytest.raises(LakeError, match="every layer has NaN or infinite weights"):
+        changes.refit(target)
+    assert contents(target) == before
+
+
+def not_a_number(values: np.ndarray) -> np.ndarray:
+    values[1] = np.nan
+    return values
+
+
+def one_more(values: np.ndarray) -> np.ndarray:
+    return values + (np.arange(len(values)) == 1)
+
+
+def without_numbers(table: pa.Table) -> pa.Table:
+    position = table.column_names.index("scatter")
+    column = pa.array([[np.nan] * 45] * len(table), table.schema.field("scatter").type)
+    return table.set_column(position, table.schema.field("scatter"), column)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "damage", "message"),
+    [
+        ("filters", 3, with_column("w4", not_a_number), "parquet: filters .* were finite and are not any more"),
+        ("layer_moments", None, with_column("n", one_more), r"layer_moments are of 20,001 filters and 20,000 are"),
+        ("layer_moments", None, without_numbers, "layer_moments are not finite"),
+    ],
+)
+def test_refit_refuses_a_damaged_lake(
+    target: Path, name: str, model: int | None, damage: Callable[[pa.Table], pa.Table], message: str
+) -> None:
+    forge(target, file_of(target, name, model), damage)
+    before = contents(target)
+    with pytest.raises(LakeError, match=message):
+        changes.refit(target)
+    assert contents(target) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update basis set loading = [case when i = 4 then 'nan'::double else 0 end for i in range(9)]",
+        "update basis set loading = null where component = 3",
+        "update basis_mean set mean = ['inf'::double, 0, 0, 0, 0, 0, 0, 0, 0]",
+        "update histogram_range set lo = 'nan'",
+        "update histogram_range set hi = null",
+        "update histogram_range set hi = lo",
+        "delete from basis_mean",
+    ],
+)
+def test_nothing_is_counted_in_a_basis_or_range_that_is_none(target: Path, own: Path, statement: str) -> None:
+    edit(target, statement)
+    before = contents(target)
+    with pytest.raises(LakeError, match="basis or range is not"):
+        changes.append(own, target)
+    assert contents(target) == before
 
 
 FAILING: dict[str, Callable[[Path, Path], object]] = {

@@ -18,10 +18,11 @@ import h5py
 import pytest
 
 import warehouse
+from tests.damage import flip
 from warehouse import changes, journal, passes
 from warehouse.connection import connect
 from warehouse.errors import LakeError, SourceError, WarehouseError
-from warehouse.lake import JOURNAL, LakeFile
+from warehouse.lake import JOURNAL, LOCK, LakeFile
 from warehouse.maintenance import committed_paths, vacuum
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -314,6 +315,36 @@ def test_a_source_that_changed_is_not_mixed_with_what_it_was(
     assert_only_committed_files_are_left(target)
 
 
+def overwrite_bytes(source: Path) -> None:
+    """Change the last quarter of a file where it lies."""
+    with source.open("r+b") as file:
+        file.seek(source.stat().st_size * 3 // 4)
+        rest = file.read()
+        file.seek(-len(rest), os.SEEK_CUR)
+        file.write(bytes(byte ^ 1 for byte in rest))
+
+
+@pytest.mark.parametrize("alter", [overwrite_bytes, lambda source: os.truncate(source, source.stat().st_size + 1)])
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    alter: Callable[[Path], None],
+    sources: tuple[Path, Path],
+    states: dict[str, list[Any]],
+    target: Path,
+    tmp_path: Path,
+) -> None:
+    source, before = shutil.copy(sources[1], tmp_path / "new.h5"), state_of(target, states)
+    with (
+        before_call("warehouse.passes.convert", 4, lambda: alter(source)),
+        pytest.raises(SourceError, match=r"new\.h5: changed while it was read; run it again"),
+    ):
+        warehouse.ingest(source, target, replace=True, threads=1)
+    assert state_of(target, states) == before
+    if before == "none":
+        assert not target.exists()
+    else:
+        assert_only_committed_files_are_left(target)
+
+
 @pytest.fixture
 def virtual(sources: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     """A virtual dataset with the filters of the new state, and the file that it reads them from."""
@@ -398,16 +429,24 @@ def test_a_torn_or_damaged_end_of_the_journal_costs_only_what_it_noted(
         assert state_of(target, states) == "new"
 
 
-def test_a_file_that_was_lost_meanwhile_is_written_again(
+def test_a_file_that_was_lost_or_damaged_meanwhile_is_written_again(
     sources: tuple[Path, Path], states: dict[str, list[Any]], tmp_path: Path
 ) -> None:
     interrupt_at(sources[1], tmp_path / "w", "warehouse.catalog.build", 1)
-    lost, short, *_ = sorted((tmp_path / "w/lake/filters").rglob("*.parquet"))
+    lost, short, flipped, unreadable, *_ = sorted((tmp_path / "w/lake/filters").rglob("*.parquet"))
     lost.unlink()
     short.write_bytes(short.read_bytes()[:-1])
-    with converted_segments() as converted:
+    flip(flipped, 1000)
+    opened = Path.open
+
+    def open_(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path == unreadable:
+            fail(errno.EIO)()
+        return opened(path, *arguments, **named)
+
+    with converted_segments() as converted, patch.object(Path, "open", open_):
         warehouse.ingest(sources[1], tmp_path / "w")
-    assert len(converted) == 2
+    assert len(converted) == 4
     assert state_of(tmp_path / "w", states) == "new"
 
 
@@ -430,16 +469,49 @@ def test_vacuum_frees_an_unfinished_ingest_which_then_begins_anew(
     assert len(converted) == MODELS
 
 
+@pytest.mark.parametrize("stage", ["trial_basis", "count"])
 def test_a_source_that_is_refused_leaves_nothing_even_of_an_earlier_run(
-    sources: tuple[Path, Path], target: Path, states: dict[str, list[Any]]
+    stage: str, sources: tuple[Path, Path], target: Path, states: dict[str, list[Any]]
 ) -> None:
     before = state_of(target, states)
     interrupt_at(sources[1], target, "warehouse.passes.count", 1)
 
     def refuse() -> None:
-        raise SourceError("refused")
+        # as HDF5 tells that a chunk is damaged
+        raise SourceError("refused") from OSError("inflate() failed")
 
-    with before_call("warehouse.passes.count", 1, refuse), pytest.raises(SourceError):
+    with before_call(f"warehouse.passes.{stage}", 1, refuse), pytest.raises(SourceError, match=r"refused$"):
         warehouse.ingest(sources[1], target, replace=True)
-    assert not (target / JOURNAL).exists()
     assert state_of(target, states) == before
+    assert_only_committed_files_are_left(target)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError("no room")])
+def test_a_source_that_cannot_be_read_for_once_costs_nothing_of_what_is_finished(
+    error: Exception, sources: tuple[Path, Path], target: Path, states: dict[str, list[Any]]
+) -> None:
+    before = state_of(target, states)
+    interrupt_at(sources[1], target, "warehouse.passes.count", 1)
+
+    def refuse() -> None:
+        raise error
+
+    with (
+        before_call("warehouse.source.Source._fill", 1, refuse),
+        pytest.raises(SourceError, match=r"new\.h5: cannot be read.*; what is finished is kept, and the same command"),
+    ):
+        warehouse.ingest(sources[1], target, replace=True)
+    assert state_of(target, states) == before
+    with converted_segments() as converted:
+        warehouse.ingest(sources[1], target, replace=True)
+    assert not converted
+    assert state_of(target, states) == "new"
+
+
+def test_vacuum_keeps_a_lake_whose_database_was_moved_away(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    target = warehouse.ingest(sources[0], tmp_path / "w").path
+    (target / "warehouse.duckdb").rename(tmp_path / "elsewhere")
+    before = sorted(target.rglob("*.parquet"))
+    with pytest.raises(LakeError, match="is not a warehouse"):
+        vacuum(target)
+    assert sorted(target.rglob("*.parquet")) == before

@@ -282,6 +282,23 @@ def test_a_killed_first_ingest_is_no_warehouse_and_can_be_run_again(tmp_path: Pa
     assert set(contents(target)) == committed(target)
 
 
+def test_the_names_of_new_folders_are_on_the_disk_before_anything_is_committed(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, synced, original = tmp_path / "some" / "where" / "w", [], lake.sync
+
+    def sync(path: Path) -> None:
+        # a name counts from when what it names is there
+        synced.append((path, sorted(each.name for each in path.iterdir()) if path.is_dir() else None))
+        original(path)
+
+    monkeypatch.setattr(lake, "sync", sync)
+    warehouse.ingest(old, target)
+    before_commit = synced[: [path for path, _ in synced].index(target)]
+    for parent, name in [(tmp_path, "some"), (tmp_path / "some", "where"), (tmp_path / "some" / "where", "w")]:
+        assert (parent, [name]) in before_commit
+
+
 @pytest.fixture
 def holder(target: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that writes into ``target``."""

@@ -13,8 +13,8 @@ import pytest
 from tests.test_statistics import moments_of
 from warehouse import passes, pipeline, plan
 from warehouse.coordinates import Basis, Coordinates, reach
-from warehouse.errors import SourceError
-from warehouse.lake import Lake
+from warehouse.errors import LakeError, SourceError
+from warehouse.lake import FilterFile, Lake
 from warehouse.layer_scan import Measurement
 from warehouse.plan import Run, Segment
 
@@ -284,3 +284,44 @@ def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Measu
                 expected[k, place] = expected.get((k, place), 0) + 1
         found = {divmod(int(p), 70): int(n) for p, n in zip(count.positions, count.n, strict=True)}
         assert found == expected
+
+
+@pytest.mark.parametrize("weight", [np.nan, -np.inf])
+def test_a_weight_that_is_not_finite_any_more_is_an_error_that_names_file_and_filters(
+    tmp_path: Path, weight: float
+) -> None:
+    weights = WEIGHTS.copy()
+    weights[4, RUN[NOT_FINITE].start + 3] = weight
+    path, _, _ = convert(Lake(tmp_path), weights)
+    coordinates = Coordinates(BASIS, 1, -2.0, 2.5)
+    expected = f"{path}: filters {RUN[NOT_FINITE].start} to {RUN[NOT_FINITE].stop - 1} were finite"
+    with pytest.raises(LakeError, match=expected):
+        passes.count(path, SEGMENT, [True] * len(SEGMENT.runs), coordinates, Progress())
+    with pytest.raises(LakeError, match=expected):
+        passes.extremes_in(path, FIRST, [block for run in SEGMENT.runs for block in run.blocks()], BASIS, Progress())
+
+
+def test_a_divided_layer_that_is_not_read_back_as_it_was_written_is_an_error(tmp_path: Path) -> None:
+    with (
+        patch.object(FilterFile, "read", lambda _, start, stop: np.full((9, stop - start), np.nan, np.float32)),
+        pytest.raises(LakeError, match=r"parquet: filters \d+ to \d+ were finite and are not any more"),
+    ):
+        convert(Lake(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "basis"),
+    [
+        (np.nan, 1.0, BASIS),
+        (0.0, np.inf, BASIS),
+        (1.0, 1.0, BASIS),
+        (1.0, -1.0, BASIS),
+        (0.0, 5e-324, BASIS),
+        (0.0, 1.0, dataclasses.replace(BASIS, loadings=np.full((9, 9), 1e308))),
+        (0.0, 1.0, dataclasses.replace(BASIS, mean=np.full(9, np.nan))),
+        (0.0, 1.0, dataclasses.replace(BASIS, loadings=np.eye(9)[:8])),
+    ],
+)
+def test_coordinates_that_would_count_outside_of_the_bins_cannot_be_made(low: float, high: float, basis: Basis) -> None:
+    with pytest.raises(LakeError, match="basis or range"):
+        Coordinates(basis, 1, low, high)

@@ -106,10 +106,14 @@ def read_state(con: duckdb.DuckDBPyConnection) -> State:
     ((model, layer),) = rows("select max(model_id), max(layer_id) from layers")
     ((filters,),) = rows("select sum(n_filters)::bigint from sources")
     axes = rows("select eigenvalue, loading from basis order by component")
-    ((n, mean),) = rows("select n, mean from basis_mean")
-    ((low, high),) = rows("select lo, hi from histogram_range")
-    eigenvalues, loadings = zip(*axes, strict=True)
-    basis = Basis(np.array(mean), np.array(eigenvalues), np.array(loadings))
+    try:
+        ((n, mean),) = rows("select n, mean from basis_mean")
+        # NULL becomes NaN
+        ((low, high),) = np.array(rows("select lo, hi from histogram_range"), float).tolist()
+        eigenvalues, loadings = zip(*axes, strict=True)
+        basis = Basis(np.array(mean, float), np.array(eigenvalues, float), np.array(loadings, float))
+    except ValueError as error:
+        raise LakeError("basis or range is not there: table basis, basis_mean or histogram_range is damaged") from error
     columns = (tuple(con.sql(f"from {table}").columns) for table in ("models", "layers"))
     return State(files, Start(model + 1, layer + 1, filters), Coordinates(basis, n, low, high), *columns)
 
@@ -204,12 +208,14 @@ def append_source(
 ) -> Change:
     """Write the files of a source beside those of a warehouse, with ids and in coordinates that continue it."""
     with naming(source.path), threadpool_limits(limits=1, user_api="blas"):
+        fingerprint = source.fingerprint()
         tables = tabulate(
             source.meta(), source.n_filters, of_models=state.model_columns, of_layers=state.layer_columns
         ).of_source(origin.names, state.start, origin.sha256)
         lake.first_filter_id = state.start.filter_id
         pipeline = Pipeline(
             source,
+            fingerprint,
             tables,
             lake,
             coordinates=state.coordinates,
@@ -373,26 +379,32 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
     Raises
     ------
     LakeError
-        No warehouse is there, it is locked or cannot be written, or one of its files is missing.
+        No warehouse is there, it is locked or cannot be written, one of its files is damaged, or no layer is finite.
     """
     with _changing(Path(path)) as (lake, state, con), threadpool_limits(limits=1, user_api="blas"):
         basis, n = _stored_basis(lake)
         segments, paths, unmeasured = _stored_segments(lake, con)
         counter = Counter(progress, sum(segment.n for segment in segments))
+        finite = list(in_parallel(threads, partial(passes.finite_runs, unmeasured=unmeasured), paths, segments))
+        measured = [
+            [run for run, is_finite in zip(segment.runs, each, strict=True) if is_finite]
+            for segment, each in zip(segments, finite, strict=True)
+        ]
+        n_finite = sum(run.n for runs in measured for run in runs)
+        if n_finite != n:
+            raise LakeError(f"{lake.folder}: layer_moments are of {n:,} filters and {n_finite:,} are finite: damaged")
 
         counter.begin("measuring")
         candidates = [
             Candidate(path, segment.runs[0].start, block, -math.inf, math.inf)
-            for path, segment in zip(paths, segments, strict=True)
-            for run in segment.runs
-            if run.layer_id not in unmeasured
+            for path, segment, runs in zip(paths, segments, measured, strict=True)
+            for run in runs
             for block in run.blocks()
         ]
         coordinates = Coordinates.spanning(basis, n, *find_range(candidates, basis, threads, counter.add))
 
         counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, done=counter.add)
-        finite = [[run.layer_id not in unmeasured for run in segment.runs] for segment in segments]
         tallies = [tally for part in in_parallel(threads, count, paths, segments, finite) for tally in part]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]
@@ -410,6 +422,10 @@ def _stored_basis(lake: Lake) -> tuple[Basis, int]:
         if file.name == "layer_moments":
             table = pq.read_table(lake.folder / file.path, columns=["n", "mean", "scatter"])
             merged = merge_moments([merged, *_moments(table.filter(pc.greater(table["n"], 0)))])
+    if not merged.n:
+        raise LakeError(f"{lake.folder}: every layer has NaN or infinite weights, there is no basis of them")
+    if not np.isfinite(merged.scatter).all():
+        raise LakeError(f"{lake.folder}: layer_moments are not finite: damaged")
     return Basis.of(merged), merged.n
 
 
@@ -422,12 +438,13 @@ def _moments(table: pa.Table) -> Iterator[Moments]:
         yield Moments(n, np.array(mean), np.triu(scatter) + np.triu(scatter, 1).T)
 
 
-def _stored_segments(lake: Lake, con: duckdb.DuckDBPyConnection) -> tuple[list[Segment], list[Path], set[int | None]]:
+def _stored_segments(lake: Lake, con: duckdb.DuckDBPyConnection) -> tuple[list[Segment], list[Path], set[int]]:
     """The runs in each file of filters, in the order of the filters; the files; the layers that are not measured."""
     query = "select layer_id, model_id, first_filter_id, n_filters from layers order by first_filter_id"
     layers = con.sql(query).fetchall()
     starts = [first for _, _, first, _ in layers]
-    unmeasured = {layer for (layer,) in con.sql("select layer_id from layer_moments where n is null").fetchall()}
+    query = "select layer_id from layer_moments where n is null and layer_id is not null"
+    unmeasured = {layer for (layer,) in con.sql(query).fetchall()}
     found = []
     for file in lake.files:
         if file.name == "filters":

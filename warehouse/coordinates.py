@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warehouse.errors import LakeError
 from warehouse.statistics import SIZE, Float32, Float64, Int64, Moments
 
 BINS = 70
@@ -79,12 +80,36 @@ class Coordinates:
         Filters that the basis is of.
     low, high
         The one range of all components' histograms, not empty.
+
+    Raises
+    ------
+    LakeError
+        Basis and range give no positions among the bins: they were stored and are damaged.
     """
 
     basis: Basis
     n: int
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        shapes = self.basis.loadings.shape, self.basis.mean.shape
+        with np.errstate(all="ignore"):
+            # finite for any scaled filter, none of whose weights is greater than 1
+            is_usable = (
+                shapes == ((SIZE, SIZE), (SIZE,))
+                and self.low < self.high < np.inf
+                and np.isfinite(sum(np.abs(each).sum() for each in self.to_bins))
+            )
+        if not is_usable:
+            raise LakeError("basis or range is not of numbers: table basis, basis_mean or histogram_range is damaged")
+
+    @property
+    def to_bins(self) -> tuple[Float64, Float64]:
+        """``(9, 9)`` that scaled filters are multiplied by, and ``(9,)`` added, to get their positions in bins."""
+        # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
+        bins_per_unit = BINS / np.float64(self.high - self.low)
+        return self.basis.loadings * bins_per_unit, 1e-9 - (self.basis.offset + self.low) * bins_per_unit
 
     @classmethod
     def spanning(cls, basis: Basis, n: int, low: float, high: float) -> Coordinates:
@@ -134,7 +159,7 @@ def reach(boxes: Float32, trial: Basis, basis: Basis) -> tuple[Float64, Float64]
 
 
 def extremes(block: Float32, basis: Basis) -> tuple[float, float]:
-    """Least and greatest coefficient of any component in a block ``(9, n)``, n above 0."""
+    """Least and greatest coefficient of any component in a block ``(9, n)``, n above 0, without NaN or infinity."""
     from warehouse import kernels
 
     ends = np.empty((SIZE, 2))
@@ -149,7 +174,7 @@ def histogram(block: Float32, coordinates: Coordinates) -> tuple[Int64, int]:
     Parameters
     ----------
     block
-        ``(9, n)`` filters.
+        ``(9, n)`` filters, without NaN or infinity: there the kernel would write anywhere in memory.
     coordinates
         Basis and range.
 
@@ -161,10 +186,6 @@ def histogram(block: Float32, coordinates: Coordinates) -> tuple[Int64, int]:
     """
     from warehouse import kernels
 
-    # 70 (c - lo) / (hi - lo) + 1e-9 in one product and one sum
-    basis, low = coordinates.basis, coordinates.low
-    bins_per_unit = BINS / (coordinates.high - low)
-    shift = 1e-9 - (basis.offset + low) * bins_per_unit
     counts = np.zeros((SIZE, BINS), np.int64)
-    outside = kernels.histogram(*kernels.flat(block), basis.loadings * bins_per_unit, shift, EDGE_ROUNDING, counts)
+    outside = kernels.histogram(*kernels.flat(block), *coordinates.to_bins, EDGE_ROUNDING, counts)
     return counts, outside

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from warehouse import catalog
 from warehouse.errors import LakeError, SourceError
 from warehouse.journal import Journal, journaled_files
-from warehouse.lake import DATABASE, JOURNAL, LOCK, Lake, disk_errors, is_unfinished, leftovers, lock
+from warehouse.lake import DATABASE, JOURNAL, LOCK, Lake, disk_errors, is_unfinished, leftovers, lock, make_folder
 from warehouse.maintenance import committed_paths
 from warehouse.metadata import tabulate
 from warehouse.pipeline import Pipeline, Progress, for_stage
@@ -114,11 +114,12 @@ def ingest(
     ):
         lake = work.lake
         with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
+            fingerprint = opened.fingerprint()
             tables = tabulate(opened.meta(), opened.n_filters).of_source(opened.path.name)
-            pipeline = Pipeline(opened, tables, lake, threads=threads, progress=progress)
+            pipeline = Pipeline(opened, fingerprint, tables, lake, threads=threads, progress=progress)
             told = {"n_filters": opened.n_filters, "allow_nonfinite": allow_nonfinite, "version": __version__}
             pipeline.journal = work.journal = Journal(
-                target, {**opened.fingerprint(), **told, "layers": pipeline.plan_checksum()}
+                target, {**fingerprint, **told, "layers": pipeline.plan_checksum()}
             )
             measured = pipeline.run(allow_nonfinite=allow_nonfinite)
         commit(lake)
@@ -145,13 +146,24 @@ class _Work:
 
     def clear(self, error: BaseException) -> None:
         """Remove what an ingest that failed has written, but for what its next run can use."""
-        # a source that is refused will be another one when it is not
-        if self.journal is None or isinstance(error, SourceError) or not self.journal.n_finished:
-            self.lake.discard()
-            if self.journal and not self.lake.is_committed:
-                self.journal.remove()
-        else:
+        if self.journal and self.journal.n_finished and not _is_refused(error):
             self.lake.discard(but=journaled_files(self.lake.folder))
+        else:
+            if self.journal and not self.lake.is_committed:
+                _forget(self.lake.folder, {file.path for file in journaled_files(self.lake.folder)})
+            self.lake.discard()
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether a source is refused for what it holds, so that it will be another one when it is not; else try again."""
+    if not isinstance(error, SourceError):
+        return False
+    while error:
+        # HDF5 makes an OSError of damage too, but without the number that the system gives
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+            return False
+        error = error.__cause__
+    return True
 
 
 @contextlib.contextmanager
@@ -164,7 +176,7 @@ def _locked_target(target: Path, *, replace: bool, restart: bool) -> Iterator[_W
         is_new = not target.exists() or not any(target.iterdir())
         if not is_new and not (target / DATABASE).exists() and not is_unfinished(target):
             raise LakeError(f"{target} holds other files and is no warehouse; name a new folder")
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
     with lock(target):
         work = _Work(Lake(target))
         try:
@@ -182,8 +194,8 @@ def _locked_target(target: Path, *, replace: bool, restart: bool) -> Iterator[_W
                 (target / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     target.rmdir()
-            if kept and isinstance(error, LakeError) and work.journal:
-                raise LakeError(
+            if kept and isinstance(error, (LakeError, SourceError)) and work.journal:
+                raise type(error)(
                     f"{error}; what is finished is kept, and the same command goes on from there"
                 ) from error
             raise
@@ -196,9 +208,14 @@ def _tidy_journal(target: Path, *, restart: bool) -> None:
     files = {file.path for file in journaled_files(target)}
     committed = committed_paths(target)
     if restart or files & committed:
-        for path in files - committed:
-            (target / path).unlink(missing_ok=True)
-        (target / JOURNAL).unlink()
+        _forget(target, files - committed)
+
+
+def _forget(target: Path, files: Iterable[str]) -> None:
+    """Remove the journal and those files that it names."""
+    for path in files:
+        (target / path).unlink(missing_ok=True)
+    (target / JOURNAL).unlink(missing_ok=True)
 
 
 def commit(lake: Lake) -> None:

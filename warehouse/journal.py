@@ -83,11 +83,9 @@ class Journal:
         self.n_finished += 1
 
     def remove(self) -> None:
-        """Forget everything: it is committed, or of no use."""
+        """Remove the journal alone, once the files that it names are committed."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-        self._known.clear()
-        self.n_finished = 0
 
 
 def journaled_files(folder: Path) -> list[LakeFile]:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import re
 import threading
@@ -112,6 +113,7 @@ class FilterFile:
     """
 
     def __init__(self, path: Path, start: int) -> None:
+        self.path = path
         self._file = pq.ParquetFile(path)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._edges = start + np.concatenate([[0], np.cumsum(sizes)])
@@ -252,14 +254,18 @@ class Lake:
         self.files[self.files.index(file)] = self.files.pop()
 
     def take(self, file: LakeFile) -> bool:
-        """Name a file that an earlier run has finished, if it is still there."""
+        """Name a file that an earlier run has finished, if it still is what that wrote."""
         path = self.folder / file.path
         if table_of(file.path) != file.name or not path.is_file() or path.stat().st_size != file.bytes:
             return False
-        with self._guard:
-            self._begun.add(path)
-            self.files.append(file)
-        return True
+        # what cannot be read is not there either
+        with contextlib.suppress(OSError), path.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() == file.sha256:
+                with self._guard:
+                    self._begun.add(path)
+                    self.files.append(file)
+                return True
+        return False
 
     def wait_for(self, file: LakeFile) -> None:
         """Return when a file that was written is on the disk."""
@@ -400,6 +406,14 @@ def lock(folder: Path) -> Iterator[None]:
         file.flush()
         yield
         file.truncate(0)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are not there, durably."""
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), [path, *path.parents]))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
 
 
 def _sync_named(path: Path) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warehouse.coordinates import BINS, Basis, Coordinates, extremes, histogram
-from warehouse.errors import SourceError
+from warehouse.errors import LakeError, SourceError
 from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import CHUNK_FILTERS, Run, Segment
@@ -116,7 +117,7 @@ def convert(
     if divided:
         with FilterFile(path, segment.runs[0].start) as file:
             for run in divided:
-                measure(run, file.read)
+                measure(run, partial(_read_measured, file))
     return Converted(
         lake.finished(path),
         [
@@ -156,12 +157,35 @@ def channel_orthogonality(run: Run, read: Read, channels: int) -> float | None:
     return orthogonality(rows, channels, max(1, panel))
 
 
+def _read_measured(file: FilterFile, start: int, stop: int) -> NDArray[np.float32]:
+    """Read weights that were finite when they were measured: at a NaN the kernels would write anywhere in memory."""
+    weights = file.read(start, stop)
+    if not LayerExtent.of(weights).is_finite:
+        raise LakeError(
+            f"{file.path}: filters {start} to {stop - 1} were finite and are not any more: damaged; "
+            "`warehouse verify` names all damaged files of a warehouse"
+        )
+    return weights
+
+
+def finite_runs(path: Path, segment: Segment, unmeasured: Collection[int]) -> list[bool]:
+    """Whether each run has statistics: a layer unless it is ``unmeasured``, others if their weights are finite."""
+
+    def is_finite(run: Run) -> bool:
+        if run.layer_id is not None:
+            return run.layer_id not in unmeasured
+        with FilterFile(path, segment.runs[0].start) as file:
+            return all(LayerExtent.of(file.read(block.start, block.stop)).is_finite for block in run.blocks())
+
+    return [is_finite(run) for run in segment.runs]
+
+
 def extremes_in(path: Path, first: int, blocks: Iterable[Run], basis: Basis, done: Done) -> tuple[float, float]:
     """Least and greatest coefficient of any component in blocks of a file whose first filter is ``first``."""
     low, high = math.inf, -math.inf
     with FilterFile(path, first) as file:
         for block in blocks:
-            lowest, highest = extremes(file.read(block.start, block.stop), basis)
+            lowest, highest = extremes(_read_measured(file, block.start, block.stop), basis)
             low, high = min(low, lowest), max(high, highest)
             done(block.n)
     return low, high
@@ -183,7 +207,7 @@ def count(path: Path, segment: Segment, finite: Sequence[bool], coordinates: Coo
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0
             for block in run.blocks() if is_finite else ():
-                found, beyond = histogram(file.read(block.start, block.stop), coordinates)
+                found, beyond = histogram(_read_measured(file, block.start, block.stop), coordinates)
                 counts += found
                 outside += beyond
             tallies.append(Tally(Counts.of(counts), outside))

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import heapq
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,6 +154,8 @@ class Pipeline:
     ----------
     source
         The open dataset.
+    fingerprint
+        Of the source, taken before anything of it was read: at the end it has to be the same.
     tables
         Its tables, with the ids that they have in the warehouse.
     lake
@@ -173,6 +175,7 @@ class Pipeline:
     def __init__(
         self,
         source: Source,
+        fingerprint: Mapping[str, str | int],
         tables: Metadata,
         lake: Lake,
         *,
@@ -182,7 +185,7 @@ class Pipeline:
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.source, self.tables, self.lake = source, tables, lake
+        self.source, self.fingerprint, self.tables, self.lake = source, fingerprint, tables, lake
         self.coordinates, self.journal, self.threads = coordinates, journal or Journal(), threads
         self.name = name or source.path.name
         columns = ("layer_id", "model_id", "first_filter_id", "n_filters")
@@ -203,7 +206,15 @@ class Pipeline:
         return hashlib.sha256(repr((self.segments, self._out_channels())).encode()).hexdigest()
 
     def run(self, *, allow_nonfinite: bool) -> Measured:
-        """Write all files of the lake."""
+        """Write all files of the lake.
+
+        Raises
+        ------
+        SourceError
+            A file that is not what it should be, or that is another one at the end than it was before.
+        LakeError
+            A file that cannot be written, or is not read back as it was written.
+        """
         if self.coordinates:
             converted, coordinates = self._convert(None, allow_nonfinite), self.coordinates
         else:
@@ -218,6 +229,8 @@ class Pipeline:
         # the files written last may still be in memory
         counted = self._resumed("counted", list[passes.Tally], count, paths, self.segments, finite, last_first=True)
         tallies = list(chain(*counted))
+        if self.source.fingerprint() != self.fingerprint:
+            raise SourceError("changed while it was read; run it again when the file is complete")
 
         measured = Measured(sum(not m.extent.is_finite for m in measurements), sum(tally.outside for tally in tallies))
         for name, table in vars(self.tables).items():
@@ -269,12 +282,14 @@ class Pipeline:
 
         A new one is noted once ``settle`` has made sure of what it relies on.
         """
+        noted = ((i, self.journal.get(stage, i, kind)) for i in range(len(self.segments)))
+        known: dict[int, T] = {i: result for i, result in noted if result is not None}
         found: dict[int, T] = {}
-        for i, segment in enumerate(self.segments):
-            known = self.journal.get(stage, i, kind)
-            if known is not None and is_usable(known):
-                found[i] = known
-                self.counter.add(segment.n)
+        with contextlib.closing(in_parallel(self.threads, is_usable, known.values())) as usable:
+            for (i, result), is_whole in zip(known.items(), usable, strict=True):
+                if is_whole:
+                    found[i] = result
+                    self.counter.add(self.segments[i].n)
         missing = sorted(set(range(len(self.segments))) - found.keys(), reverse=last_first)
         todo = [[each[i] for i in missing] for each in arguments]
         # closed at once if the disk fails here, so that no worker goes on behind the error
@@ -311,7 +326,8 @@ class Pipeline:
         return {layer: channels for layer, channels, n in layers if channels and channels > 0 and n % channels == 0}
 
     def _source_table(self, measurements: Iterable[Measurement], measured: Measured) -> pa.Table:
-        row = self.source.fingerprint() | {
+        row = {
+            **self.fingerprint,
             "name": self.name,
             "dtype": str(self.source.dtype),
             "n_filters": self.source.n_filters,

@@ -63,7 +63,8 @@ class Source:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._offset = _raw_offset(filters)
-        self._has_large_chunks = not filters.is_virtual and chunks.check_storage(filters)
+        is_packed = not filters.is_virtual and chunks.check_storage(filters)
+        self._packed = chunks.PackedDataset(filters) if is_packed else None
         self._descriptor = -1
         if self._offset is not None:
             self._descriptor = os.open(unpacked, os.O_RDONLY)
@@ -154,10 +155,11 @@ class Source:
             for path in self._others:
                 status = path.stat()
                 header.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+            size = self._unpacked.stat().st_size
             modified = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         return {
             "name": self.path.name,
-            "size": self.n_bytes,
+            "size": size,
             "mtime": modified.isoformat(),
             "sha256_header": header.hexdigest(),
             "sha256_samples": samples.hexdigest(),
@@ -174,9 +176,10 @@ class Source:
         """Fill ``rows`` with filters as stored, from `first` on."""
         if self._offset is None:
             with self._lock:
-                if self._has_large_chunks:
-                    chunks.check_unpacked(self._filters, range(first, first + len(rows)))
-                self._filters.read_direct(rows, np.s_[first : first + len(rows)])
+                if self._packed is None:
+                    self._filters.read_direct(rows, np.s_[first : first + len(rows)])
+                else:
+                    self._packed.fill(rows, first)
             return
         # Reading past HDF5 needs no lock and lets other threads run.
         view = rows.data.cast("B")
