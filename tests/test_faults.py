@@ -22,7 +22,7 @@ from tests.damage import flip
 from warehouse import changes, journal, passes
 from warehouse.connection import connect
 from warehouse.errors import LakeError, SourceError, WarehouseError
-from warehouse.lake import JOURNAL, LOCK, LakeFile
+from warehouse.lake import JOURNAL, LakeFile
 from warehouse.maintenance import committed_paths, vacuum
 
 PROCESSES = multiprocessing.get_context("forkserver")
