@@ -15,7 +15,7 @@ import pytest
 import tables
 
 import warehouse
-from warehouse import passes, plan
+from warehouse import passes, pipeline, plan
 from warehouse.connection import connect
 from warehouse.frame_writer import write_frame
 
@@ -318,3 +318,30 @@ def test_peak_memory_does_not_grow_with_the_filters(tmp_path: Path) -> None:
     unit = 1 if sys.platform == "darwin" else 1024
     assert peaks[1] * unit < 1 << 30
     assert peaks[1] < 1.15 * peaks[0], peaks
+
+
+def test_a_range_that_is_found_too_narrow_while_counting_is_widened_and_all_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    filters = rng.normal(size=(3 * 400, 3, 3))
+    filters[400 + 17], filters[800 + 5] = 1, -1  # the extremes lie in the last two models
+    layers = [(model, 0, f"{400 * model}:{400 * model + 399}") for model in range(3)]
+    source = write_dataset(tmp_path / "dataset.h5", layers, filters)
+    plain = warehouse.ingest(source, tmp_path / "plain").path
+    original = pipeline.likely_range
+
+    def narrow(candidates: list[pipeline.Candidate], *rest: Any) -> tuple[float, float, list[pipeline.Candidate]]:
+        low, high, _ = original(candidates[:1], *rest)
+        return low, high, list(candidates[1:])
+
+    monkeypatch.setattr(pipeline, "likely_range", narrow)
+    counting = []
+    count = passes.count
+    monkeypatch.setattr(passes, "count", lambda *rest, **named: counting.append(1) or count(*rest, **named))
+    narrowed = warehouse.ingest(source, tmp_path / "narrow").path
+    assert len(counting) == 2 * 3
+    for table in ("histogram_range", "layer_histograms", "basis"):
+        query = f"from {table} order by all"
+        with connect(narrowed) as found, connect(plain) as expected:
+            assert found.sql(query).fetchall() == expected.sql(query).fetchall()

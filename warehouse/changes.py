@@ -405,7 +405,8 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
 
         counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, done=counter.add)
-        tallies = [tally for part in in_parallel(threads, count, paths, segments, finite) for tally in part]
+        counted = in_parallel(threads, count, paths, segments, finite, [()] * len(paths))
+        tallies = [tally for each in counted for tally in each.tallies]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]
         for name, table in rollups.basis_tables(coordinates).items():

@@ -199,17 +199,44 @@ class Tally:
     outside: int = 0
 
 
-def count(path: Path, segment: Segment, finite: Sequence[bool], coordinates: Coordinates, done: Done) -> list[Tally]:
-    """Histograms of each run; empty where weights are not finite."""
-    tallies = []
+@dataclass(frozen=True)
+class Counted:
+    """The tallies of a segment's runs, and the least and greatest coefficient in the blocks that were looked at."""
+
+    tallies: list[Tally]
+    low: float = math.inf
+    high: float = -math.inf
+
+
+def count(
+    path: Path, segment: Segment, finite: Sequence[bool], looks: Collection[int], coordinates: Coordinates, done: Done
+) -> Counted:
+    """Histograms of each run, empty where weights are not finite.
+
+    Parameters
+    ----------
+    path, segment
+        What to count.
+    finite
+        Whether each run has statistics.
+    looks
+        First filters of the blocks to look at, whether they hold coefficients beyond the range.
+    coordinates, done
+        Basis and range; is told of the progress.
+    """
+    tallies, low, high = [], math.inf, -math.inf
     read_ahead(path)
     with FilterFile(path, segment.runs[0].start) as file:
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0
             for block in run.blocks() if is_finite else ():
-                found, beyond = histogram(_read_measured(file, block.start, block.stop), coordinates)
+                weights = _read_measured(file, block.start, block.stop)
+                found, beyond = histogram(weights, coordinates)
                 counts += found
                 outside += beyond
+                if block.start in looks:
+                    lowest, highest = extremes(weights, coordinates.basis)
+                    low, high = min(low, lowest), max(high, highest)
             tallies.append(Tally(Counts.of(counts), outside))
             done(run.n)
-    return tallies
+    return Counted(tallies, low, high)

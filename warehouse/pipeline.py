@@ -1,9 +1,10 @@
 """The passes from an open dataset file to files of the lake.
 
 Two passes: the first reads the source once, writes the filters as Parquet and measures all that needs no basis; the
-basis follows, unless there is one that is kept, and with another look at the few blocks that may hold the extremes the
-range of the histograms. The second reads the Parquet files and counts the histograms. Workers take whole segments; what
-they return merges. Gets an open source and its tables; hands on a lake that only needs the commit.
+basis follows, unless there is one that is kept, and with another look at the few blocks that are likely to hold the
+extremes the range of the histograms. The second reads the Parquet files and counts the histograms; where it finds what
+lies beyond the range, it is wider, and all is counted again. Workers take whole segments; what they return merges. Gets
+an open source and its tables; hands on a lake that only needs the commit.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import contextlib
 import hashlib
 import heapq
 import os
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock
@@ -43,8 +45,8 @@ Progress = Callable[[str, int, int], None]
 
 T = TypeVar("T")
 
-FIRST_LOOK = 32
-"""Blocks to look at first, at each end of the range: most others are ruled out then."""
+FIRST_LOOK = 128
+"""Blocks to look at first, at each end of the range: the extremes are most likely among them."""
 
 
 class Counter:
@@ -62,7 +64,7 @@ class Counter:
         """Count filters as done."""
         with self._guard:
             self._done += n
-            if self._report:
+            if self._report and n:
                 self._report(self._stage, self._done, self._total)
 
 
@@ -109,10 +111,10 @@ class Candidate(NamedTuple):
     high: float
 
 
-def find_range(
+def likely_range(
     candidates: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done
-) -> tuple[float, float]:
-    """Least and greatest coefficient of any component in blocks, looking only where the bounds leave it open.
+) -> tuple[float, float, list[Candidate]]:
+    """Least and greatest coefficient of any component in the blocks with the widest bounds, and what that leaves open.
 
     Parameters
     ----------
@@ -124,27 +126,39 @@ def find_range(
         Worker threads, by default one per core.
     done
         Is told how many filters need no further look.
+
+    Returns
+    -------
+    The range, and the blocks that may hold coefficients beyond it.
     """
-
-    def look(chosen: Iterable[Candidate]) -> tuple[float, float]:
-        files = [list(group) for _, group in groupby(chosen, key=itemgetter(0, 1))]
-        blocks = [[candidate.block for candidate in file] for file in files]
-        work = partial(passes.extremes_in, basis=basis, done=done)
-        paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
-        lows, highs = zip(*in_parallel(threads, work, paths, firsts, blocks), strict=True)
-        return min(lows), max(highs)
-
     lowest_first = heapq.nsmallest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].low)
     highest_first = heapq.nlargest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].high)
     promising = {*lowest_first, *highest_first}
-    low, high = look(candidates[i] for i in sorted(promising))
+    low, high = _look([candidates[i] for i in sorted(promising)], basis, threads, done)
     others = [candidate for i, candidate in enumerate(candidates) if i not in promising]
-    open_ = [candidate for candidate in others if candidate.low < low or candidate.high > high]
-    done(sum(candidate.block.n for candidate in others) - sum(candidate.block.n for candidate in open_))
-    if open_:
-        lowest, highest = look(open_)
+    unsure = [candidate for candidate in others if candidate.low < low or candidate.high > high]
+    done(sum(candidate.block.n for candidate in others) - sum(candidate.block.n for candidate in unsure))
+    return low, high, unsure
+
+
+def find_range(
+    candidates: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done
+) -> tuple[float, float]:
+    """Least and greatest coefficient of any component in all blocks; parameters as in `likely_range`."""
+    low, high, unsure = likely_range(candidates, basis, threads, done)
+    if unsure:
+        lowest, highest = _look(unsure, basis, threads, done)
         low, high = min(low, lowest), max(high, highest)
     return low, high
+
+
+def _look(chosen: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done) -> tuple[float, float]:
+    files = [list(group) for _, group in groupby(chosen, key=itemgetter(0, 1))]
+    blocks = [[candidate.block for candidate in file] for file in files]
+    work = partial(passes.extremes_in, basis=basis, done=done)
+    paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
+    lows, highs = zip(*in_parallel(threads, work, paths, firsts, blocks), strict=True)
+    return min(lows), max(highs)
 
 
 class Pipeline:
@@ -215,20 +229,21 @@ class Pipeline:
         LakeError
             A file that cannot be written, or is not read back as it was written.
         """
+        unsure: list[Candidate] = []
         if self.coordinates:
             converted, coordinates = self._convert(None, allow_nonfinite), self.coordinates
         else:
             trial = passes.trial_basis(self.source)
             converted = self._convert(trial, allow_nonfinite)
-            coordinates = self._own_coordinates(trial, converted)
-        paths = self._paths(converted)
+            coordinates, unsure = self._own_coordinates(trial, converted)
         measurements = [m for segment in converted for m in segment.measurements]
-        self.counter.begin("counting")
-        count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
-        finite = [[m.extent.is_finite for m in segment.measurements] for segment in converted]
-        # the files written last may still be in memory
-        counted = self._resumed("counted", list[passes.Tally], count, paths, self.segments, finite, last_first=True)
-        tallies = list(chain(*counted))
+        counted = self._count("counted", converted, coordinates, unsure)
+        low = min(coordinates.low, *(each.low for each in counted))
+        high = max(coordinates.high, *(each.high for each in counted))
+        if (low, high) != (coordinates.low, coordinates.high):
+            coordinates = Coordinates.spanning(coordinates.basis, coordinates.n, low, high)
+            counted = self._count("counted again", converted, coordinates, [])
+        tallies = [tally for each in counted for tally in each.tallies]
         if self.source.fingerprint() != self.fingerprint:
             raise SourceError("changed while it was read; run it again when the file is complete")
 
@@ -300,10 +315,27 @@ class Pipeline:
                 found[i] = result
         return [found[i] for i in range(len(self.segments))]
 
+    def _count(
+        self, stage: str, converted: Sequence[passes.Converted], coordinates: Coordinates, unsure: Iterable[Candidate]
+    ) -> list[passes.Counted]:
+        self.counter.begin("counting")
+        of_file = defaultdict(set)
+        for candidate in unsure:
+            of_file[candidate.path].add(candidate.block.start)
+        paths = self._paths(converted)
+        finite = [[m.extent.is_finite for m in segment.measurements] for segment in converted]
+        looks = [of_file[path] for path in paths]
+        count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
+        # the files written last may still be in memory
+        return self._resumed(stage, passes.Counted, count, paths, self.segments, finite, looks, last_first=True)
+
     def _paths(self, converted: Iterable[passes.Converted]) -> list[Path]:
         return [self.lake.folder / segment.file.path for segment in converted]
 
-    def _own_coordinates(self, trial: Basis, converted: Sequence[passes.Converted]) -> Coordinates:
+    def _own_coordinates(
+        self, trial: Basis, converted: Sequence[passes.Converted]
+    ) -> tuple[Coordinates, list[Candidate]]:
+        """Basis and likely range, and the blocks that counting has to look at, as they may hold more of it."""
         moments = merge_moments(m.scan.scaled for file in converted for m in file.measurements)
         if moments.n == 0:
             raise SourceError("/filters: every layer has NaN or infinite weights, nothing can be computed")
@@ -316,8 +348,11 @@ class Pipeline:
             if m.extent.is_finite
             for block, *ends in zip(run.blocks(), *reach(m.scan.boxes, trial, basis), strict=True)
         ]
-        low, high = find_range(candidates, basis, self.threads, self.counter.add)
-        return Coordinates.spanning(basis, moments.n, low, high)
+        low, high, unsure = likely_range(candidates, basis, self.threads, self.counter.add)
+        if low == high:  # nothing to count in
+            low, high, unsure = *find_range(candidates, basis, self.threads, self.counter.add), []
+        self.counter.add(sum(candidate.block.n for candidate in unsure))
+        return Coordinates.spanning(basis, moments.n, low, high), unsure
 
     def _out_channels(self) -> dict[int | None, int]:
         """Output channels of the layers whose filters they divide."""
