@@ -2,8 +2,6 @@
 
 import hashlib
 import lzma
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 import tables
 
 import warehouse
+from tests.benchmarks.measure import in_new_process
 from warehouse import passes, pipeline, plan
 from warehouse.connection import connect
 from warehouse.frame_writer import write_frame
@@ -300,23 +299,15 @@ def test_progress_rises_in_every_stage_to_the_total(lens_sample: Path, tmp_path:
     assert {total for _, _, total in calls} == {20_000}
 
 
-PEAK = """
-import resource, sys, warehouse
-warehouse.ingest(sys.argv[1], sys.argv[2], threads=2)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
 @pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_filters(tmp_path: Path) -> None:
     peaks = []
     for millions in (1, 4):
         source = tmp_path / f"{millions}.h5"
         warehouse.write_sample(source, filters=millions * 1_000_000, layers=200, models=20, layout="v1")
-        command = [sys.executable, "-c", PEAK, str(source), str(tmp_path / f"{millions}.warehouse")]
-        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert peaks[1] * unit < 1 << 30
+        cost = in_new_process("tests.benchmarks.ingest", "run_ingest", source, tmp_path / f"{millions}.warehouse")
+        peaks.append(cost.peak_mb)
+    assert peaks[1] * 1e6 < 1 << 30
     assert peaks[1] < 1.15 * peaks[0], peaks
 
 
