@@ -22,7 +22,7 @@ from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import CHUNK_FILTERS, Run, Segment
 from warehouse.source import Source
-from warehouse.statistics import SIZE, Counts, merge_moments, orthogonality, peaks
+from warehouse.statistics import SIZE, Counts, orthogonality, peaks
 
 PANEL_BYTES = 16 << 20
 """Memory for the output channels that orthogonality holds at a time, and for their products."""
@@ -40,9 +40,9 @@ def trial_basis(source: Source) -> Basis:
     """A basis close to that of all filters, from a sample of them; filters that are not finite are left out."""
     size = min(TRIAL_FILTERS, source.n_filters)
     starts = np.unique(np.linspace(0, source.n_filters - size, TRIAL_PIECES).astype(np.int64))
-    pieces = (source.read(start, start + size).T for start in starts.tolist())
-    finite = (piece[:, np.isfinite(peaks(piece))] for piece in pieces)
-    return Basis.of(merge_moments(LayerScan.of(piece, LayerExtent.of(piece)).scaled for piece in finite))
+    weights = np.concatenate([source.read(start, start + size) for start in starts.tolist()]).T
+    finite = weights[:, np.isfinite(peaks(weights))]
+    return Basis.of(LayerScan.of(finite, LayerExtent.of(finite)).scaled)
 
 
 @dataclass(frozen=True)

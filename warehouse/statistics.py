@@ -1,8 +1,8 @@
 """Statistics of 3x3 filters as partial results that merge.
 
 Partial results of blocks of filters of one layer merge in any grouping. All sums are float64, but where it is said
-otherwise. Definitions follow
-CNN Filter DB (Gavrikov & Keuper, CVPR 2022) and torchconvquality, with their edge cases made explicit.
+otherwise. Definitions follow CNN Filter DB (Gavrikov & Keuper, CVPR 2022) and torchconvquality, with their edge cases
+made explicit.
 """
 
 from __future__ import annotations
