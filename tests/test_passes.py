@@ -270,7 +270,7 @@ def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Measu
     finite = [m.extent.is_finite for m in measurements]
     done = Progress()
     low, high = -2.0, 2.5
-    tallies = passes.count(path, SEGMENT, finite, (), Coordinates(BASIS, 1, low, high), done).tallies
+    tallies = passes.count(path, path, SEGMENT, finite, (), Coordinates(BASIS, 1, low, high), done).tallies
     counts = [tally.counts for tally in tallies]
     assert done.total == SEGMENT.n
     for run, count in zip(SEGMENT.runs, counts, strict=True):
@@ -296,7 +296,7 @@ def test_a_weight_that_is_not_finite_any_more_is_an_error_that_names_file_and_fi
     coordinates = Coordinates(BASIS, 1, -2.0, 2.5)
     expected = f"{path}: filters {RUN[NOT_FINITE].start} to {RUN[NOT_FINITE].stop - 1} were finite"
     with pytest.raises(LakeError, match=expected):
-        passes.count(path, SEGMENT, [True] * len(SEGMENT.runs), (), coordinates, Progress())
+        passes.count(path, path, SEGMENT, [True] * len(SEGMENT.runs), (), coordinates, Progress())
     with pytest.raises(LakeError, match=expected):
         passes.extremes_in(path, FIRST, [block for run in SEGMENT.runs for block in run.blocks()], BASIS, Progress())
 

@@ -405,7 +405,7 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
 
         counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, done=counter.add)
-        counted = in_parallel(threads, count, paths, segments, finite, [()] * len(paths))
+        counted = in_parallel(threads, count, paths, paths, segments, finite, [()] * len(paths))
         tallies = [tally for each in counted for tally in each.tallies]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]

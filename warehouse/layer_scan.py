@@ -109,8 +109,11 @@ class LayerScan:
         l1, absolute_deviation = kernels.scan(
             values, step, n, SPARSE_EPS * extent.peak, extent.weight_mean, axes, peaks, box, counts, means, scatters
         )
+        # a view would keep all four
         clean_raw, clean_scaled, sparse_raw, sparse_scaled = (
-            Moments(int(counts[i]), means[i, kind], scatters[i, kind]) for i in range(2) for kind in range(2)
+            Moments(int(counts[i]), means[i, kind].copy(), scatters[i, kind].copy())
+            for i in range(2)
+            for kind in range(2)
         )
         return cls(
             clean_raw.merge(sparse_raw),

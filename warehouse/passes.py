@@ -209,7 +209,13 @@ class Counted:
 
 
 def count(
-    path: Path, segment: Segment, finite: Sequence[bool], looks: Collection[int], coordinates: Coordinates, done: Done
+    path: Path,
+    later: Path,
+    segment: Segment,
+    finite: Sequence[bool],
+    looks: Collection[int],
+    coordinates: Coordinates,
+    done: Done,
 ) -> Counted:
     """Histograms of each run, empty where weights are not finite.
 
@@ -217,6 +223,8 @@ def count(
     ----------
     path, segment
         What to count.
+    later
+        A file that is needed soon, for the system to fetch while this one is worked off.
     finite
         Whether each run has statistics.
     looks
@@ -225,7 +233,8 @@ def count(
         Basis and range; is told of the progress.
     """
     tallies, low, high = [], math.inf, -math.inf
-    read_ahead(path)
+    for each in (path, later):
+        read_ahead(each)
     with FilterFile(path, segment.runs[0].start) as file:
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0

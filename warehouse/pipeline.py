@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock
@@ -45,6 +45,8 @@ Progress = Callable[[str, int, int], None]
 
 T = TypeVar("T")
 
+FETCHED_AHEAD = 6
+"""Files of up to 40 MB that a disk is asked for before they are counted."""
 FIRST_LOOK = 128
 """Blocks to look at first, at each end of the range: the extremes are most likely among them."""
 
@@ -236,32 +238,41 @@ class Pipeline:
             trial = passes.trial_basis(self.source)
             converted = self._convert(trial, allow_nonfinite)
             coordinates, unsure = self._own_coordinates(trial, converted)
-        measurements = [m for segment in converted for m in segment.measurements]
-        counted = self._count("counted", converted, coordinates, unsure)
+        paths = self._paths(converted)
+        extents = [[(m.layer_id, m.extent) for m in segment.measurements] for segment in converted]
+        self._write_measurements([m for segment in converted for m in segment.measurements])
+        # before the histograms need as much room
+        del converted
+        finite = [[extent.is_finite for _, extent in segment] for segment in extents]
+        counted = self._count("counted", paths, finite, coordinates, unsure)
         low = min(coordinates.low, *(each.low for each in counted))
         high = max(coordinates.high, *(each.high for each in counted))
         if (low, high) != (coordinates.low, coordinates.high):
             coordinates = Coordinates.spanning(coordinates.basis, coordinates.n, low, high)
-            counted = self._count("counted again", converted, coordinates, [])
+            counted = self._count("counted again", paths, finite, coordinates, [])
         tallies = [tally for each in counted for tally in each.tallies]
         if self.source.fingerprint() != self.fingerprint:
             raise SourceError("changed while it was read; run it again when the file is complete")
 
-        measured = Measured(sum(not m.extent.is_finite for m in measurements), sum(tally.outside for tally in tallies))
         for name, table in vars(self.tables).items():
             self.lake.write_table(name, table)
         if not self.coordinates:
             for name, table in rollups.basis_tables(coordinates).items():
                 self.lake.write_table(name, table)
             self.lake.write_table("peak_edges", rollups.peak_edges())
+        layers = list(chain(*extents))
+        histograms = rollups.layer_histograms([layer_id for layer_id, _ in layers], [tally.counts for tally in tallies])
+        self.lake.write_batches("layer_histograms", *histograms)
+        n_nonfinite = sum(extent.n_nonfinite for _, extent in layers)
+        outside = sum(tally.outside for tally in tallies)
+        self.lake.write_table("sources", self._source_table(n_nonfinite, outside))
+        return Measured(sum(not extent.is_finite for _, extent in layers), outside)
+
+    def _write_measurements(self, measurements: Sequence[Measurement]) -> None:
         self.lake.write_table("layer_moments", rollups.layer_moments(measurements))
         self.lake.write_table("layer_quality", rollups.layer_quality(measurements))
         self.lake.write_table("layer_checksums", rollups.layer_checksums(measurements))
         self.lake.write_batches("layer_peaks", *rollups.layer_peaks(measurements))
-        histograms = rollups.layer_histograms([m.layer_id for m in measurements], [tally.counts for tally in tallies])
-        self.lake.write_batches("layer_histograms", *histograms)
-        self.lake.write_table("sources", self._source_table(measurements, measured))
-        return measured
 
     def _convert(self, trial: Basis | None, allow_nonfinite: bool) -> list[passes.Converted]:
         self.counter.begin("converting")
@@ -316,18 +327,22 @@ class Pipeline:
         return [found[i] for i in range(len(self.segments))]
 
     def _count(
-        self, stage: str, converted: Sequence[passes.Converted], coordinates: Coordinates, unsure: Iterable[Candidate]
+        self,
+        stage: str,
+        paths: Sequence[Path],
+        finite: Sequence[Sequence[bool]],
+        coordinates: Coordinates,
+        unsure: Iterable[Candidate],
     ) -> list[passes.Counted]:
         self.counter.begin("counting")
         of_file = defaultdict(set)
         for candidate in unsure:
             of_file[candidate.path].add(candidate.block.start)
-        paths = self._paths(converted)
-        finite = [[m.extent.is_finite for m in segment.measurements] for segment in converted]
         looks = [of_file[path] for path in paths]
         count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
-        # the files written last may still be in memory
-        return self._resumed(stage, passes.Counted, count, paths, self.segments, finite, looks, last_first=True)
+        # last first, as the files written last may still be in memory
+        later = [paths[max(0, i - FETCHED_AHEAD)] for i in range(len(paths))]
+        return self._resumed(stage, passes.Counted, count, paths, later, self.segments, finite, looks, last_first=True)
 
     def _paths(self, converted: Iterable[passes.Converted]) -> list[Path]:
         return [self.lake.folder / segment.file.path for segment in converted]
@@ -360,15 +375,15 @@ class Pipeline:
         layers = zip(*(self.tables.layers[name].to_pylist() for name in columns), strict=True)
         return {layer: channels for layer, channels, n in layers if channels and channels > 0 and n % channels == 0}
 
-    def _source_table(self, measurements: Iterable[Measurement], measured: Measured) -> pa.Table:
+    def _source_table(self, n_nonfinite: int, outside: int) -> pa.Table:
         row = {
             **self.fingerprint,
             "name": self.name,
             "dtype": str(self.source.dtype),
             "n_filters": self.source.n_filters,
             "n_unclaimed": self.n_unclaimed,
-            "n_nonfinite": sum(m.extent.n_nonfinite for m in measurements),
-            "n_outside": measured.outside,
+            "n_nonfinite": n_nonfinite,
+            "n_outside": outside,
             "ingested_at": datetime.now(UTC).replace(microsecond=0, tzinfo=None),
             "warehouse_version": __version__,
             "duckdb_version": duckdb.__version__,

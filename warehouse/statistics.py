@@ -92,17 +92,21 @@ def entropy10(weights: NDArray[np.floating[Any]]) -> Float64:
 
 @dataclass(frozen=True)
 class Counts:
-    """The bins of a histogram that are not empty: their positions in it, flat and rising, and their counts."""
+    """The bins of a histogram that are not empty: their positions in it, flat and rising, and their counts.
+
+    Counts are of the smallest type that holds them: those of all layers together are the most that an ingest remembers.
+    """
 
     positions: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
-    n: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    n: NDArray[np.unsignedinteger[Any]] = field(default_factory=lambda: np.empty(0, np.uint8))
 
     @classmethod
     def of(cls, histogram: Int64) -> Counts:
         """Keep what is not zero."""
         flat = histogram.ravel()
         positions = np.flatnonzero(flat)
-        return cls(positions.astype(np.uint16), flat[positions])
+        smallest = np.min_scalar_type(flat.max(initial=0))
+        return cls(positions.astype(np.uint16), flat[positions].astype(smallest))
 
     def merge(self, other: Counts) -> Counts:
         """Counts of both histograms together."""
