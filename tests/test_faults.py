@@ -19,7 +19,7 @@ import pytest
 
 import warehouse
 from tests.damage import flip
-from warehouse import changes, journal, passes
+from warehouse import changes, codec, journal, passes
 from warehouse.connection import connect
 from warehouse.errors import LakeError, SourceError, WarehouseError
 from warehouse.lake import JOURNAL, LakeFile
@@ -408,7 +408,7 @@ def test_a_hostile_journal_removes_no_file_but_those_of_a_lake(sources: tuple[Pa
     interrupt_at(sources[1], target, "warehouse.passes.extremes_in", 1)
     precious.touch()
     named = passes.Converted(LakeFile("filters", "../precious", 0, 0, ""), [])
-    forged = journal._framed(journal._packed("converted", 99, journal._plain(named)))
+    forged = journal._framed(codec.encode(named, {"stage": "converted", "index": "99"}))
     with (target / JOURNAL).open("ab") as file:
         file.write(forged)
     assert len(journal.journaled_files(target)) == MODELS

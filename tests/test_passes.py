@@ -17,6 +17,7 @@ from warehouse.errors import LakeError, SourceError
 from warehouse.lake import FilterFile, Lake
 from warehouse.layer_scan import Measurement
 from warehouse.plan import Run, Segment
+from warehouse.runner import LocalRunner
 
 FIRST = 50
 SIZES = {10: 12, 11: 1, 12: 6, 13: 60, 14: 7, 15: 30}
@@ -214,7 +215,7 @@ def test_the_range_is_that_of_all_coefficients_wherever_one_looks_first(
     done = Progress()
     with patch.object(pipeline, "FIRST_LOOK", first_look):
         blocks = candidates(path, measurements, TRIAL if bounded else None)
-        found = pipeline.find_range(blocks, BASIS, 2, done)
+        found = pipeline.find_range(blocks, BASIS, LocalRunner(2), done)
     c = np.hstack([coefficients(layer_id) for layer_id in SIZES if layer_id != NOT_FINITE])
     assert found == pytest.approx((c.min(), c.max()), abs=1e-12)
     assert done.total == SEGMENT.n - SIZES[NOT_FINITE]
@@ -226,7 +227,7 @@ def test_blocks_that_their_bounds_rule_out_are_not_read(converted: tuple[Path, l
         patch.object(pipeline, "FIRST_LOOK", 1),
         patch.object(passes, "extremes", side_effect=passes.extremes) as looks,
     ):
-        pipeline.find_range(blocks, BASIS, 1, Progress())
+        pipeline.find_range(blocks, BASIS, LocalRunner(1), Progress())
     assert 1 <= looks.call_count < len(blocks) // 2
 
 

@@ -363,9 +363,9 @@ def test_fewer_layers_are_spread_evenly_and_always_the_same(
     seen: list[list[int]] = []
     recompute = lake_check.recompute
 
-    def recording(path: Path, first: int, runs: Any, *rest: Any) -> list[str]:
+    def recording(path: Path, first: int, runs: Any, *rest: Any, done: Any) -> list[str]:
         seen.append([run.layer_id for run in runs])
-        return recompute(path, first, runs, *rest)
+        return recompute(path, first, runs, *rest, done=done)
 
     monkeypatch.setattr(lake_check, "recompute", recording)
     for threads in (1, 3):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, overload
 
-from warehouse.errors import CatalogError, LakeError, QueryError, SourceError, WarehouseError
+from warehouse.errors import CatalogError, EngineError, LakeError, QueryError, SourceError, WarehouseError
 from warehouse.extraction import ExtractedModel, extract
 from warehouse.ingest import Summary, ingest
 from warehouse.restricted import Limits, RestrictedWarehouse
@@ -22,6 +22,7 @@ from warehouse.version import __version__
 
 __all__ = [
     "CatalogError",
+    "EngineError",
     "ExtractedModel",
     "LakeError",
     "Limits",

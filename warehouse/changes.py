@@ -33,8 +33,9 @@ from warehouse.extraction import ExtractedModel, write_dataset
 from warehouse.ingest import commit
 from warehouse.lake import Lake, LakeFile, lock
 from warehouse.metadata import Start, tabulate
-from warehouse.pipeline import Candidate, Counter, Pipeline, Progress, find_range, for_stage, in_parallel
+from warehouse.pipeline import Candidate, Pipeline, find_range
 from warehouse.plan import Segment, runs_of
+from warehouse.runner import Counter, LocalRunner, Progress, Runner, for_stage
 from warehouse.source import Source, naming, open_source
 from warehouse.statistics import SIZE, TRIANGLE, Moments, merge_moments
 
@@ -141,6 +142,7 @@ def append(
     allow_nonfinite: bool = False,
     allow_sources: Iterable[str | Path] = (),
     threads: int | None = None,
+    runner: Runner | None = None,
     progress: Progress | None = None,
 ) -> Change:
     """Add a dataset file to a warehouse, measured in the basis and range that it has.
@@ -152,7 +154,7 @@ def append(
         where they came from.
     target
         The warehouse's folder.
-    allow_nonfinite, allow_sources, threads, progress
+    allow_nonfinite, allow_sources, threads, runner, progress
         As in `ingest`.
 
     Raises
@@ -177,7 +179,7 @@ def append(
             lake,
             state,
             allow_nonfinite=allow_nonfinite,
-            threads=threads,
+            runner=runner or LocalRunner(threads),
             progress=progress,
         )
     return replace(change, seconds=time.monotonic() - begin)
@@ -203,7 +205,7 @@ def append_source(
     state: State,
     *,
     allow_nonfinite: bool = False,
-    threads: int | None = None,
+    runner: Runner | None = None,
     progress: Progress | None = None,
 ) -> Change:
     """Write the files of a source beside those of a warehouse, with ids and in coordinates that continue it."""
@@ -220,7 +222,7 @@ def append_source(
             lake,
             coordinates=state.coordinates,
             name=origin.name,
-            threads=threads,
+            runner=runner,
             progress=progress,
         )
         measured = pipeline.run(allow_nonfinite=allow_nonfinite)
@@ -268,7 +270,9 @@ def add(
         known = dict(con.sql("select source_sha256, model_id from models where source_sha256 is not null").fetchall())
         _refuse_copies(lake.folder, models, known if not replace_known else {})
         with as_dataset(models) as dataset, open_source(dataset) as opened:
-            change = append_source(opened, origin_of(models), lake, state, threads=threads, progress=progress)
+            change = append_source(
+                opened, origin_of(models), lake, state, runner=LocalRunner(threads), progress=progress
+            )
         stale = {known[model.checksum] for model in models if model.checksum in known}
         if stale:
             drop_models(lake, con, stale)
@@ -363,7 +367,9 @@ def _without(column: str, values: pa.Array, table: pa.Table) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table[column], values)))
 
 
-def refit(path: str | Path, *, threads: int | None = None, progress: Progress | None = None) -> Coordinates:
+def refit(
+    path: str | Path, *, threads: int | None = None, runner: Runner | None = None, progress: Progress | None = None
+) -> Coordinates:
     """Choose basis and range anew, over all filters that a warehouse holds, and count all histograms anew.
 
     The basis comes from the moments that are stored; the filters are read twice. Memory does not depend on their
@@ -373,7 +379,7 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
     ----------
     path
         The warehouse's folder.
-    threads, progress
+    threads, runner, progress
         As in `ingest`.
 
     Raises
@@ -385,7 +391,9 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
         basis, n = _stored_basis(lake)
         segments, paths, unmeasured = _stored_segments(lake, con)
         counter = Counter(progress, sum(segment.n for segment in segments))
-        finite = list(in_parallel(threads, partial(passes.finite_runs, unmeasured=unmeasured), paths, segments))
+        runner = runner or LocalRunner(threads)
+        runner.prepare(lake.folder, [])
+        finite = list(runner.map(list[bool], partial(passes.finite_runs, unmeasured=unmeasured), paths, segments))
         measured = [
             [run for run, is_finite in zip(segment.runs, each, strict=True) if is_finite]
             for segment, each in zip(segments, finite, strict=True)
@@ -401,11 +409,12 @@ def refit(path: str | Path, *, threads: int | None = None, progress: Progress | 
             for run in runs
             for block in run.blocks()
         ]
-        coordinates = Coordinates.spanning(basis, n, *find_range(candidates, basis, threads, counter.add))
+        coordinates = Coordinates.spanning(basis, n, *find_range(candidates, basis, runner, counter.add))
 
         counter.begin("counting")
-        count = partial(passes.count, coordinates=coordinates, done=counter.add)
-        counted = in_parallel(threads, count, paths, paths, segments, finite, [()] * len(paths))
+        count = partial(passes.count, coordinates=coordinates)
+        looks: list[tuple[int, ...]] = [()] * len(paths)
+        counted = runner.map(passes.Counted, count, paths, paths, segments, finite, looks, done=counter.add)
         tallies = [tally for each in counted for tally in each.tallies]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]
@@ -449,7 +458,7 @@ def _stored_segments(lake: Lake, con: duckdb.DuckDBPyConnection) -> tuple[list[S
     found = []
     for file in lake.files:
         if file.name == "filters":
-            path = lake.folder / file.path
+            path = lake.folder.absolute() / file.path
             first = _first_filter(path)
             inside = layers[bisect_left(starts, first) : bisect_left(starts, first + file.n_rows)]
             found.append((first, Segment(tuple(runs_of(inside, first + file.n_rows, first))), path))

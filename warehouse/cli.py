@@ -26,9 +26,9 @@ from warehouse.legible import printable
 from warehouse.maintenance import vacuum as run_vacuum
 from warehouse.options import WarehousePath, assignments
 from warehouse.output import errors, note
-from warehouse.pipeline import for_stage
 from warehouse.progress import bar, bytes_text
 from warehouse.restricted import Limits, RestrictedWarehouse
+from warehouse.runner import for_stage
 from warehouse.sample import write_sample
 from warehouse.session import Warehouse, did_you_mean
 from warehouse.version import __version__

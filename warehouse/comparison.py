@@ -17,7 +17,7 @@ from warehouse import catalog, sqlfiles
 from warehouse.changes import append_source, as_dataset, origin_of, read_state
 from warehouse.extraction import ExtractedModel
 from warehouse.lake import Lake
-from warehouse.pipeline import Progress
+from warehouse.runner import Progress
 from warehouse.session import Warehouse
 from warehouse.source import open_source
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warehouse.ingest import Summary, ingest
 from warehouse.lake import disk_errors
-from warehouse.pipeline import Progress, for_stage
+from warehouse.runner import Progress, for_stage
 from warehouse.sample import write_sample
 
 QUESTIONS = (

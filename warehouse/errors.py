@@ -23,6 +23,10 @@ class CatalogError(WarehouseError):
     """A ``warehouse.duckdb`` that cannot be built or opened, or an SQL file that cannot be loaded."""
 
 
+class EngineError(WarehouseError):
+    """An engine that cannot be started or reached, or whose workers cannot do what is asked of them."""
+
+
 class QueryError(WarehouseError):
     """A query that DuckDB rejects, or a name that the warehouse does not have."""
 

@@ -12,8 +12,8 @@ from warehouse.extraction import LABELS, ExtractedModel, write_dataset
 from warehouse.extraction import extract as extract_model
 from warehouse.options import assignments
 from warehouse.output import errors, note
-from warehouse.pipeline import for_stage
 from warehouse.progress import bar
+from warehouse.runner import for_stage
 
 
 def extract(

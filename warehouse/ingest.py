@@ -18,7 +18,8 @@ from warehouse.journal import Journal, journaled_files
 from warehouse.lake import DATABASE, JOURNAL, LOCK, Lake, disk_errors, is_unfinished, leftovers, lock, make_folder
 from warehouse.maintenance import committed_paths
 from warehouse.metadata import tabulate
-from warehouse.pipeline import Pipeline, Progress, for_stage
+from warehouse.pipeline import Pipeline
+from warehouse.runner import LocalRunner, Progress, Runner, for_stage
 from warehouse.source import naming, open_source
 from warehouse.version import __version__
 
@@ -70,6 +71,7 @@ def ingest(
     allow_nonfinite: bool = False,
     allow_sources: Iterable[str | Path] = (),
     threads: int | None = None,
+    runner: Runner | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Make a warehouse of a dataset file.
@@ -90,6 +92,8 @@ def ingest(
         Files, and folders of files, from which a virtual ``/filters`` dataset may draw; by default only its own file.
     threads
         Worker threads, by default one per core. The result does not depend on their number.
+    runner
+        Applies the stages elsewhere, such as `warehouse.on_spark.SparkRunner`; ``threads`` of this process by default.
     progress
         Is told the stage, the filters done in it and the filters in all.
 
@@ -116,7 +120,9 @@ def ingest(
         with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
             fingerprint = opened.fingerprint()
             tables = tabulate(opened.meta(), opened.n_filters).of_source(opened.path.name)
-            pipeline = Pipeline(opened, fingerprint, tables, lake, threads=threads, progress=progress)
+            runner = runner or LocalRunner(threads)
+            runner.prepare(target, [opened.path])
+            pipeline = Pipeline(opened, fingerprint, tables, lake, runner=runner, progress=progress)
             told = {"n_filters": opened.n_filters, "allow_nonfinite": allow_nonfinite, "version": __version__}
             pipeline.journal = work.journal = Journal(
                 target, {**fingerprint, **told, "layers": pipeline.plan_checksum()}

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import json
 import struct
-import typing
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from warehouse import codec
 from warehouse.errors import LakeError
 from warehouse.lake import JOURNAL, LakeFile, disk_errors, table_of
 
 _FRAME = struct.Struct("<QI")
-_VALUE = "value"
 
 
 class Journal:
@@ -50,7 +47,7 @@ class Journal:
     def __init__(self, folder: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
         self.path = folder / JOURNAL if folder else None
         self.n_finished = 0
-        self._known: dict[tuple[str, int], Any] = {}
+        self._known: dict[tuple[str, int], bytes] = {}
         if self.path is None:
             return
         with disk_errors(self.path):
@@ -59,8 +56,8 @@ class Journal:
         if frames and frames[0] != own:
             raise LakeError(f"{folder} holds {_other(frames[0], own)}; use --restart to begin anew")
         for frame in frames[1:]:
-            stage, index, value = _unpacked(frame)
-            self._known[stage, index] = value
+            told = codec.table_of(frame).schema.metadata
+            self._known[told[b"stage"].decode(), int(told[b"index"])] = frame
         self.n_finished = len(frames[1:])
         with disk_errors(self.path):
             if frames:
@@ -72,14 +69,14 @@ class Journal:
 
     def get(self, stage: str, index: int, kind: Any) -> Any:
         """Hand over the partial result of a piece of work, of type ``kind``; None if it is not known."""
-        value = self._known.pop((stage, index), None)
-        return None if value is None else _restored(kind, value)
+        frame = self._known.pop((stage, index), None)
+        return None if frame is None else codec.decode(kind, frame)
 
     def put(self, stage: str, index: int, value: Any) -> None:
         """Remember a finished piece of work; whatever it relies on has to be on the disk already."""
         if self.path is not None:
             with disk_errors(self.path), self.path.open("ab") as file:
-                file.write(_framed(_packed(stage, index, _plain(value))))
+                file.write(_framed(codec.encode(value, {"stage": stage, "index": str(index)})))
         self.n_finished += 1
 
     def remove(self) -> None:
@@ -91,10 +88,10 @@ class Journal:
 def journaled_files(folder: Path) -> list[LakeFile]:
     """The files that the journal of a folder names, of paths that a lake writes; none where there is no journal."""
     path = folder / JOURNAL
-    columns = [_table(frame)[_VALUE] for frame in list(_frames(path))[1:]] if path.exists() else []
+    columns = [codec.table_of(frame)[codec.VALUE] for frame in list(_frames(path))[1:]] if path.exists() else []
     # only these few fields become Python's; the partial results beside them are large
     named = (column for column in columns if pa.types.is_struct(column.type) and "file" in column.type.names)
-    files = [_restored(LakeFile, pc.struct_field(column, "file")[0].as_py()) for column in named]
+    files = [codec.restored(LakeFile, pc.struct_field(column, "file")[0].as_py()) for column in named]
     return [file for file in files if table_of(file.path) == file.name]
 
 
@@ -124,46 +121,3 @@ def _frames(path: Path) -> Iterator[bytes]:
             if len(content) < length or zlib.crc32(content) != checksum:
                 return
             yield content
-
-
-def _packed(stage: str, index: int, plain: Any) -> bytes:
-    table = pa.table({_VALUE: pa.array([plain])}, metadata={"stage": stage, "index": str(index)})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _table(frame: bytes) -> pa.Table:
-    return pa.ipc.open_stream(frame).read_all()
-
-
-def _unpacked(frame: bytes) -> tuple[str, int, Any]:
-    table = _table(frame)
-    told = table.schema.metadata
-    return told[b"stage"].decode(), int(told[b"index"]), table[_VALUE][0].as_py()
-
-
-def _plain(value: Any) -> Any:
-    """A partial result as Arrow can hold it: arrays as their bytes, so that no bit is lost."""
-    if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.str, "shape": list(value.shape), "data": value.tobytes()}
-    return value
-
-
-def _restored(kind: Any, plain: Any) -> Any:
-    """The partial result of type ``kind`` that `_plain` made ``plain`` of."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(**{each.name: _restored(hints[each.name], plain[each.name]) for each in fields(kind)})
-    if typing.get_origin(kind) is list:
-        (item,) = typing.get_args(kind)
-        return [_restored(item, each) for each in plain]
-    if typing.get_origin(kind) is np.ndarray:
-        return np.frombuffer(plain["data"], plain["dtype"]).reshape(plain["shape"])
-    return plain

@@ -201,6 +201,10 @@ class Lake:
         self._syncing: dict[str, Future[None]] = {}
         self._guard = threading.Lock()
 
+    def __reduce__(self) -> tuple[Callable[..., Lake], tuple[Path, int]]:
+        """What a worker in another process writes with: it returns the files, and `wait_for` takes them up here."""
+        return _for_worker, (self.folder.absolute(), self.first_filter_id)
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a table as one file of ``name``."""
         self.write_batches(name, table.schema, iter([table]))
@@ -241,7 +245,7 @@ class Lake:
             self._syncing[relative] = self._syncer.submit(_sync_named, path)
 
     def finished(self, path: Path) -> LakeFile:
-        """What is known of a file that was written."""
+        """What is known of a file that was written; on the disk it may not be yet."""
         relative = path.relative_to(self.folder).as_posix()
         with self._guard:
             return next(file for file in reversed(self.files) if file.path == relative)
@@ -268,8 +272,14 @@ class Lake:
         return False
 
     def wait_for(self, file: LakeFile) -> None:
-        """Return when a file that was written is on the disk."""
-        self._syncing[file.path].result()
+        """Return when a file that was written is on the disk, and name it if a worker in another process wrote it."""
+        with self._guard:
+            syncing = self._syncing.get(file.path)
+            if syncing is None:
+                self._begun.add(self.folder / file.path)
+                self.files.append(file)
+        if syncing:
+            syncing.result()
 
     def wait_for_disk(self) -> None:
         """Return when every file is on the disk; no more can be written then."""
@@ -302,6 +312,21 @@ class Lake:
         for path in self._begun - {self.folder / file.path for file in but}:
             path.unlink(missing_ok=True)
         remove_empty_folders(self.folder)
+
+
+class _WorkerLake(Lake):
+    """A lake in a worker's process: a file is on the disk before the worker tells of it."""
+
+    def finished(self, path: Path) -> LakeFile:
+        file = super().finished(path)
+        self.wait_for(file)
+        return file
+
+
+def _for_worker(folder: Path, first_filter_id: int) -> Lake:
+    lake = _WorkerLake(folder)
+    lake.first_filter_id = first_filter_id
+    return lake
 
 
 @functools.cache

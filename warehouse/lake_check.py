@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from warehouse.lake import DATABASE, FILTER_SCHEMA, NO_MODEL, FilterFile, LakeFi
 from warehouse.layer_scan import LayerExtent, LayerScan
 from warehouse.legible import printable
 from warehouse.plan import BLOCK_FILTERS, SEGMENT_FILTERS, Run, runs_of
+from warehouse.runner import Done
 from warehouse.statistics import TRIANGLE, Moments
 
 ROUNDING = 1e-9
@@ -100,7 +101,13 @@ class Checked:
 
 
 def check_file(
-    folder: Path, file: LakeFile, columns: Mapping[str, Collection[str]], placement: Placement | None, *, quick: bool
+    folder: Path,
+    file: LakeFile,
+    columns: Mapping[str, Collection[str]],
+    placement: Placement | None,
+    *,
+    quick: bool,
+    done: Done,
 ) -> Checked:
     """Check one file whose path is known to be sound.
 
@@ -114,7 +121,10 @@ def check_file(
         Where the filters of the layers are; None if that cannot be told.
     quick
         Read nothing but the footer.
+    done
+        Is told how many rows were checked.
     """
+    done(file.n_rows)
     try:
         with _telling_faults():
             return Checked(file, filter_ids=_check(folder / file.path, file, columns, placement, quick=quick))
@@ -229,7 +239,7 @@ class Measured:
 
 
 def recompute(
-    path: Path, first: int, runs: Sequence[Run], told: Mapping[int | None, Measured], done: Callable[[int], None]
+    path: Path, first: int, runs: Sequence[Run], told: Mapping[int | None, Measured], done: Done
 ) -> list[str]:
     """Compute checksum and moments of layers anew and tell which are not those that are stored.
 

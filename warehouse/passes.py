@@ -21,6 +21,7 @@ from warehouse.errors import LakeError, SourceError
 from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import CHUNK_FILTERS, Run, Segment
+from warehouse.runner import Done
 from warehouse.source import Source
 from warehouse.statistics import SIZE, Counts, orthogonality, peaks
 
@@ -30,8 +31,6 @@ TRIAL_PIECES = 1024
 TRIAL_FILTERS = 128
 """A trial basis is that of so many evenly spaced pieces of so many filters: 13 MB of them."""
 
-Done = Callable[[int], None]
-"""Is told how many filters were worked off."""
 Read = Callable[[int, int], NDArray[np.float32]]
 """Gives the weights ``(9, n)`` of the filters between two ids, valid until the next call."""
 

@@ -12,17 +12,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import heapq
-import os
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import duckdb
@@ -36,12 +33,10 @@ from warehouse.lake import Lake
 from warehouse.layer_scan import Measurement
 from warehouse.metadata import Metadata
 from warehouse.plan import Run, Segment, runs_of, segments_of
+from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner
 from warehouse.source import Source
 from warehouse.statistics import merge_moments
 from warehouse.version import __version__
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage, filters done and filters in all; from any thread, one call at a time."""
 
 T = TypeVar("T")
 
@@ -49,42 +44,6 @@ FETCHED_AHEAD = 6
 """Files of up to 40 MB that a disk is asked for before they are counted."""
 FIRST_LOOK = 128
 """Blocks to look at first, at each end of the range: the extremes are most likely among them."""
-
-
-class Counter:
-    """Adds up what the workers have done and reports it, one call at a time."""
-
-    def __init__(self, report: Progress | None, total: int) -> None:
-        self._report, self._total, self._guard = report, total, Lock()
-        self._stage, self._done = "", 0
-
-    def begin(self, stage: str) -> None:
-        """Start counting a stage."""
-        self._stage, self._done = stage, 0
-
-    def add(self, n: int) -> None:
-        """Count filters as done."""
-        with self._guard:
-            self._done += n
-            if self._report and n:
-                self._report(self._stage, self._done, self._total)
-
-
-def for_stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
-    """What reports one stage of work, done and in all, to ``progress``."""
-    return partial(progress, stage) if progress else None
-
-
-def in_parallel(threads: int | None, work: Callable[..., T], *arguments: Iterable[Any]) -> Generator[T, None, None]:
-    """Results of ``work`` in order, by default with a thread per core; the first error ends all."""
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        futures = [pool.submit(work, *each) for each in zip(*arguments, strict=True)]
-        try:
-            for future in futures:
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 @dataclass(frozen=True)
@@ -114,7 +73,7 @@ class Candidate(NamedTuple):
 
 
 def likely_range(
-    candidates: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done
+    candidates: Sequence[Candidate], basis: Basis, runner: Runner, done: Done
 ) -> tuple[float, float, list[Candidate]]:
     """Least and greatest coefficient of any component in the blocks with the widest bounds, and what that leaves open.
 
@@ -124,8 +83,8 @@ def likely_range(
         All blocks, file by file.
     basis
         Gives the coefficients.
-    threads
-        Worker threads, by default one per core.
+    runner
+        Applies the function that looks at them.
     done
         Is told how many filters need no further look.
 
@@ -136,30 +95,29 @@ def likely_range(
     lowest_first = heapq.nsmallest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].low)
     highest_first = heapq.nlargest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].high)
     promising = {*lowest_first, *highest_first}
-    low, high = _look([candidates[i] for i in sorted(promising)], basis, threads, done)
+    low, high = _look([candidates[i] for i in sorted(promising)], basis, runner, done)
     others = [candidate for i, candidate in enumerate(candidates) if i not in promising]
     unsure = [candidate for candidate in others if candidate.low < low or candidate.high > high]
     done(sum(candidate.block.n for candidate in others) - sum(candidate.block.n for candidate in unsure))
     return low, high, unsure
 
 
-def find_range(
-    candidates: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done
-) -> tuple[float, float]:
+def find_range(candidates: Sequence[Candidate], basis: Basis, runner: Runner, done: Done) -> tuple[float, float]:
     """Least and greatest coefficient of any component in all blocks; parameters as in `likely_range`."""
-    low, high, unsure = likely_range(candidates, basis, threads, done)
+    low, high, unsure = likely_range(candidates, basis, runner, done)
     if unsure:
-        lowest, highest = _look(unsure, basis, threads, done)
+        lowest, highest = _look(unsure, basis, runner, done)
         low, high = min(low, lowest), max(high, highest)
     return low, high
 
 
-def _look(chosen: Sequence[Candidate], basis: Basis, threads: int | None, done: passes.Done) -> tuple[float, float]:
+def _look(chosen: Sequence[Candidate], basis: Basis, runner: Runner, done: Done) -> tuple[float, float]:
     files = [list(group) for _, group in groupby(chosen, key=itemgetter(0, 1))]
     blocks = [[candidate.block for candidate in file] for file in files]
-    work = partial(passes.extremes_in, basis=basis, done=done)
     paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
-    lows, highs = zip(*in_parallel(threads, work, paths, firsts, blocks), strict=True)
+    look = partial(passes.extremes_in, basis=basis)
+    ends = runner.map(tuple[float, float], look, paths, firsts, blocks, done=done)
+    lows, highs = zip(*ends, strict=True)
     return min(lows), max(highs)
 
 
@@ -182,8 +140,8 @@ class Pipeline:
         Knows what an earlier run has finished, and is told what this one does.
     name
         Of the source in the table ``sources``, by default its file's.
-    threads
-        Worker threads, by default one per core.
+    runner
+        Applies the functions of the stages; threads of this process by default.
     progress
         Is told the stage, the filters done in it and the filters in all.
     """
@@ -198,11 +156,11 @@ class Pipeline:
         coordinates: Coordinates | None = None,
         journal: Journal | None = None,
         name: str | None = None,
-        threads: int | None = None,
+        runner: Runner | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.source, self.fingerprint, self.tables, self.lake = source, fingerprint, tables, lake
-        self.coordinates, self.journal, self.threads = coordinates, journal or Journal(), threads
+        self.coordinates, self.journal, self.runner = coordinates, journal or Journal(), runner or LocalRunner()
         self.name = name or source.path.name
         columns = ("layer_id", "model_id", "first_filter_id", "n_filters")
         layers = [
@@ -282,7 +240,6 @@ class Pipeline:
             self.lake,
             out_channels=self._out_channels(),
             trial=trial,
-            done=self.counter.add,
             allow_nonfinite=allow_nonfinite,
         )
         return self._resumed(
@@ -311,7 +268,8 @@ class Pipeline:
         noted = ((i, self.journal.get(stage, i, kind)) for i in range(len(self.segments)))
         known: dict[int, T] = {i: result for i, result in noted if result is not None}
         found: dict[int, T] = {}
-        with contextlib.closing(in_parallel(self.threads, is_usable, known.values())) as usable:
+        # here, where the list of files is
+        with contextlib.closing(LocalRunner().map(bool, is_usable, known.values())) as usable:
             for (i, result), is_whole in zip(known.items(), usable, strict=True):
                 if is_whole:
                     found[i] = result
@@ -319,7 +277,7 @@ class Pipeline:
         missing = sorted(set(range(len(self.segments))) - found.keys(), reverse=last_first)
         todo = [[each[i] for i in missing] for each in arguments]
         # closed at once if the disk fails here, so that no worker goes on behind the error
-        with contextlib.closing(in_parallel(self.threads, work, *todo)) as results:
+        with contextlib.closing(self.runner.map(kind, work, *todo, done=self.counter.add)) as results:
             for i, result in zip(missing, results, strict=True):
                 settle(result)
                 self.journal.put(stage, i, result)
@@ -339,13 +297,14 @@ class Pipeline:
         for candidate in unsure:
             of_file[candidate.path].add(candidate.block.start)
         looks = [of_file[path] for path in paths]
-        count = partial(passes.count, coordinates=coordinates, done=self.counter.add)
+        count = partial(passes.count, coordinates=coordinates)
         # last first, as the files written last may still be in memory
         later = [paths[max(0, i - FETCHED_AHEAD)] for i in range(len(paths))]
         return self._resumed(stage, passes.Counted, count, paths, later, self.segments, finite, looks, last_first=True)
 
     def _paths(self, converted: Iterable[passes.Converted]) -> list[Path]:
-        return [self.lake.folder / segment.file.path for segment in converted]
+        # a worker's working directory may be another
+        return [self.lake.folder.absolute() / segment.file.path for segment in converted]
 
     def _own_coordinates(
         self, trial: Basis, converted: Sequence[passes.Converted]
@@ -363,9 +322,9 @@ class Pipeline:
             if m.extent.is_finite
             for block, *ends in zip(run.blocks(), *reach(m.scan.boxes, trial, basis), strict=True)
         ]
-        low, high, unsure = likely_range(candidates, basis, self.threads, self.counter.add)
+        low, high, unsure = likely_range(candidates, basis, self.runner, self.counter.add)
         if low == high:  # nothing to count in
-            low, high, unsure = *find_range(candidates, basis, self.threads, self.counter.add), []
+            low, high, unsure = *find_range(candidates, basis, self.runner, self.counter.add), []
         self.counter.add(sum(candidate.block.n for candidate in unsure))
         return Coordinates.spanning(basis, moments.n, low, high), unsure
 

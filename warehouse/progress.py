@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from warehouse.pipeline import Progress as Reporter
+from warehouse.runner import Progress as Reporter
 
 
 class _Rate(ProgressColumn):

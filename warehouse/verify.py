@@ -11,6 +11,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +24,7 @@ from warehouse.connection import connect
 from warehouse.errors import LakeError
 from warehouse.lake import DATABASE, LakeFile, lake_tables
 from warehouse.lake_check import Checked, Placement, Problem
-from warehouse.pipeline import Counter, Progress, in_parallel
-from warehouse.plan import Run
+from warehouse.runner import Counter, LocalRunner, Progress, Runner
 
 LAYERS = 500
 """Layers that are computed anew by default."""
@@ -71,6 +71,7 @@ def verify(
     *,
     layers: int = LAYERS,
     threads: int | None = None,
+    runner: Runner | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check that a warehouse is whole and undamaged. Nothing is changed, and nothing outside its folder is read.
@@ -117,7 +118,9 @@ def verify(
         con.execute("use memory")
         # queries over a sound warehouse fit in memory; over another one they shall not fill the disk
         con.execute("set temp_directory = ''")
-        verifier = _Verifier(folder, con, problems, quick=quick, threads=threads, progress=progress)
+        runner = runner or LocalRunner(threads)
+        runner.prepare(folder, [])
+        verifier = _Verifier(folder, con, problems, quick=quick, runner=runner, progress=progress)
         return verifier.run(layers)
 
 
@@ -130,7 +133,7 @@ class _Verifier:
         The warehouse, and its database, attached as ``warehouse``.
     problems
         Those of the database as a file: if there are any, its tables are not relied on.
-    quick, threads, progress
+    quick, runner, progress
         As in `verify`.
     """
 
@@ -141,11 +144,11 @@ class _Verifier:
         problems: list[Problem],
         *,
         quick: bool,
-        threads: int | None,
+        runner: Runner,
         progress: Progress | None,
     ) -> None:
         self.folder, self.con, self.problems, self.is_readable = folder, con, problems, not problems
-        self.quick, self.threads, self.progress = quick, threads, progress
+        self.quick, self.runner, self.progress = quick, runner, progress
         self.columns: dict[str, list[str]] = {}
         self.placement: Placement | None = None
 
@@ -206,13 +209,15 @@ class _Verifier:
         counter = Counter(self.progress, sum(file.n_rows for file in readable))
         counter.begin("checking files")
 
-        def check(file: LakeFile) -> Checked:
-            found = lake_check.check_file(self.folder, file, self.columns, self.placement, quick=self.quick)
-            counter.add(file.n_rows)
-            return found
-
+        check = partial(
+            lake_check.check_file,
+            self.folder.absolute(),
+            columns=self.columns,
+            placement=self.placement,
+            quick=self.quick,
+        )
         checked = [Checked(file, problem) for file, problem in zip(files, refused, strict=True) if problem]
-        checked += in_parallel(self.threads, check, readable)
+        checked += self.runner.map(Checked, check, readable, done=counter.add)
         self.problems += [each.problem for each in checked if each.problem]
         return checked
 
@@ -231,20 +236,22 @@ class _Verifier:
         layers = placement.layers
         positions = np.linspace(0, len(layers) - 1, min(n_layers, len(layers))).astype(int)
         told = catalog_check.measured(self.con, [layers[i][0] for i in positions.tolist()])
-        first_of, chosen = {}, {}
-        for each in checked:
-            runs = [run for run in placement.runs(each.filter_ids) if run.layer_id in told]
-            if runs:
-                first_of[each.file], chosen[each.file] = each.filter_ids.start, runs
-        counter = Counter(self.progress, sum(run.n for runs in chosen.values() for run in runs))
+        chosen = [(each, [run for run in placement.runs(each.filter_ids) if run.layer_id in told]) for each in checked]
+        chosen = [(each, runs) for each, runs in chosen if runs]
+        counter = Counter(self.progress, sum(run.n for _, runs in chosen for run in runs))
         counter.begin("recomputing")
-
-        def recompute(file: LakeFile, runs: Sequence[Run]) -> list[str]:
-            return lake_check.recompute(self.folder / file.path, first_of[file], runs, told, counter.add)
-
-        for file, faults in zip(chosen, in_parallel(self.threads, recompute, chosen, chosen.values()), strict=True):
-            self.problems += [Problem(file.path, fault) for fault in faults]
-        return sum(len(runs) for runs in chosen.values())
+        found = self.runner.map(
+            list[str],
+            lake_check.recompute,
+            [self.folder.absolute() / each.file.path for each, _ in chosen],
+            [each.filter_ids.start for each, _ in chosen],
+            [runs for _, runs in chosen],
+            [{run.layer_id: told[run.layer_id] for run in runs} for _, runs in chosen],
+            done=counter.add,
+        )
+        for (each, _), faults in zip(chosen, found, strict=True):
+            self.problems += [Problem(each.file.path, fault) for fault in faults]
+        return sum(len(runs) for _, runs in chosen)
 
 
 def _overlaps(checked: Sequence[Checked]) -> Iterator[Problem]:

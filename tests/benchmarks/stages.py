@@ -18,8 +18,8 @@ import numpy as np
 import warehouse
 from tests.benchmarks.ingest import compile_kernels, make_sample, sample_arguments
 from tests.benchmarks.measure import environment, in_new_process, markdown, working_folder
-from warehouse.pipeline import in_parallel
 from warehouse.plan import CHUNK_FILTERS
+from warehouse.runner import LocalRunner
 from warehouse.source import open_source
 
 HERE = "tests.benchmarks.stages"
@@ -45,7 +45,7 @@ def stage_seconds(source: str, target: str, *allowed: str) -> dict[str, float]:
 
 def _seconds(work: Callable[[Any], object], pieces: Iterable[Any]) -> float:
     begin = time.perf_counter()
-    for _ in in_parallel(None, work, pieces):
+    for _ in LocalRunner().map(None, work, pieces):
         pass
     return time.perf_counter() - begin
 

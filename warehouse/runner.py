@@ -1,0 +1,111 @@
+"""Applies a stage's function to its pieces of work, and counts what is done.
+
+A stage is a pure function of one piece that returns a partial result; how the pieces are spread over threads or
+machines, and nothing else, is a runner's. Partial results come back in the order of the pieces, and merge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, filters done and filters in all; from any thread, one call at a time."""
+Done = Callable[[int], None]
+"""Is told how many filters were worked off."""
+
+
+class Counter:
+    """Adds up what the workers have done and reports it, one call at a time."""
+
+    def __init__(self, report: Progress | None, total: int) -> None:
+        self._report, self._total, self._guard = report, total, Lock()
+        self._stage, self._done = "", 0
+
+    def begin(self, stage: str) -> None:
+        """Start counting a stage."""
+        self._stage, self._done = stage, 0
+
+    def add(self, n: int) -> None:
+        """Count filters as done."""
+        with self._guard:
+            self._done += n
+            if self._report and n:
+                self._report(self._stage, self._done, self._total)
+
+
+def for_stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    """What reports one stage of work, done and in all, to ``progress``."""
+    return partial(progress, stage) if progress else None
+
+
+class Runner(Protocol):
+    """What applies the functions of stages."""
+
+    def prepare(self, folder: Path, files: Sequence[Path]) -> None:
+        """Make sure that all workers see a folder, and files, as this process does.
+
+        Raises
+        ------
+        EngineError
+            One that a worker does not see.
+        """
+
+    def map(
+        self, kind: Any, work: Callable[..., T], *arguments: Iterable[Any], done: Done | None = None
+    ) -> Generator[T, None, None]:
+        """Results of ``work``, in order; the first error ends all.
+
+        Parameters
+        ----------
+        kind
+            Type of the results, as `codec` takes it.
+        work
+            Pure but for the files that it writes, which have names of their own; it may be applied to a piece again
+            where a worker was lost.
+        arguments
+            For each parameter those of all pieces.
+        done
+            Is told of the progress. If there is one, ``work`` gets a ``done`` to call, too.
+        """
+
+
+class LocalRunner:
+    """Threads of this process.
+
+    Parameters
+    ----------
+    threads
+        How many, by default one per core.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads or os.cpu_count() or 1
+
+    def prepare(self, folder: Path, files: Sequence[Path]) -> None:
+        """Nothing: threads see what the process does."""
+
+    def map(
+        self,
+        kind: Any,  # noqa: ARG002 - results stay what they are
+        work: Callable[..., T],
+        *arguments: Iterable[Any],
+        done: Done | None = None,
+    ) -> Generator[T, None, None]:
+        """Results of ``work``, as `Runner` says."""
+        told = {"done": done} if done else {}
+        with ThreadPoolExecutor(self._threads) as pool:
+            futures = [pool.submit(work, *each, **told) for each in zip(*arguments, strict=True)]
+            try:
+                for future in futures:
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
