@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from warehouse.errors import CatalogError, EngineError, LakeError, QueryError, SourceError, WarehouseError
 from warehouse.extraction import ExtractedModel, extract
@@ -19,6 +19,11 @@ from warehouse.sample import write_sample
 from warehouse.session import Warehouse
 from warehouse.verify import Verification, verify
 from warehouse.version import __version__
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from warehouse.on_spark.session import SparkWarehouse
 
 __all__ = [
     "CatalogError",
@@ -37,6 +42,7 @@ __all__ = [
     "extract",
     "ingest",
     "open",
+    "spark",
     "verify",
     "write_sample",
 ]
@@ -69,3 +75,24 @@ def open(
         No warehouse is there, or it cannot be opened.
     """
     return RestrictedWarehouse(path, limits) if restricted else Warehouse(path)
+
+
+def spark(path: str | Path, session: SparkSession) -> SparkWarehouse:
+    """Open a warehouse for reading in a Spark session: the same SQL, over the committed files.
+
+    Parameters
+    ----------
+    path
+        The warehouse's folder, which all workers see under the same path.
+    session
+        A session of pyspark 4.0 or newer; it gets temporary views with names of their own.
+
+    Raises
+    ------
+    LakeError
+        No warehouse is there, or it cannot be opened.
+    """
+    # pyspark is an extra
+    from warehouse.on_spark.session import SparkWarehouse
+
+    return SparkWarehouse(path, session)

@@ -9,9 +9,18 @@ import typer
 
 from warehouse import changes
 from warehouse.changes import Change
+from warehouse.engines import Choice
 from warehouse.extraction import LABELS, extract
 from warehouse.label_files import read_labels
-from warehouse.options import WarehousePath, assignments
+from warehouse.options import (
+    ConfOption,
+    EngineOption,
+    MasterOption,
+    MetaOption,
+    ThreadsOption,
+    WarehousePath,
+    assignments,
+)
 from warehouse.output import errors, note
 from warehouse.progress import bar
 
@@ -21,14 +30,11 @@ def add(
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL...", help="Model files: ONNX, safetensors, PyTorch or Keras.")
     ],
-    meta: Annotated[
-        Path | None,
-        typer.Option(help="A .csv file with a column `file` and one a label, or a .toml file with a table a file."),
-    ] = None,
+    meta: MetaOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace models that are there already, by their checksums.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+    threads: ThreadsOption = None,
     task: Annotated[str | None, typer.Option(help="What the models do, such as Classification.")] = None,
     visual_category: Annotated[str | None, typer.Option(help="What they see, such as natural.")] = None,
     training_dataset: Annotated[str | None, typer.Option(help="What they were trained on.")] = None,
@@ -69,11 +75,14 @@ def remove(
 
 def refit(
     path: WarehousePath,
-    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+    threads: ThreadsOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    conf: ConfOption = None,
 ) -> None:
     """Choose basis and range of the histograms anew, over all filters, after much was added or removed."""
-    with bar(errors) as progress:
-        coordinates = changes.refit(path, threads=threads, progress=progress)
+    with Choice(engine, threads, master, tuple(conf or ())).runner() as runner, bar(errors) as progress:
+        coordinates = changes.refit(path, runner=runner, progress=progress)
     note(f"{path}: basis of {coordinates.n:,} filters, range {coordinates.low:.4f} to {coordinates.high:.4f}")
 
 

@@ -31,7 +31,7 @@ from warehouse.coordinates import Basis, Coordinates
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.extraction import ExtractedModel, write_dataset
 from warehouse.ingest import commit
-from warehouse.lake import Lake, LakeFile, lock
+from warehouse.lake import LOCK, Lake, LakeFile, lock
 from warehouse.metadata import Start, tabulate
 from warehouse.pipeline import Candidate, Pipeline, find_range
 from warehouse.plan import Segment, runs_of
@@ -215,6 +215,8 @@ def append_source(
             source.meta(), source.n_filters, of_models=state.model_columns, of_layers=state.layer_columns
         ).of_source(origin.names, state.start, origin.sha256)
         lake.first_filter_id = state.start.filter_id
+        runner = runner or LocalRunner()
+        runner.prepare([source.path, lake.folder / LOCK])
         pipeline = Pipeline(
             source,
             fingerprint,
@@ -392,7 +394,7 @@ def refit(
         segments, paths, unmeasured = _stored_segments(lake, con)
         counter = Counter(progress, sum(segment.n for segment in segments))
         runner = runner or LocalRunner(threads)
-        runner.prepare(lake.folder, [])
+        runner.prepare([lake.folder / LOCK])
         finite = list(runner.map(list[bool], partial(passes.finite_runs, unmeasured=unmeasured), paths, segments))
         measured = [
             [run for run, is_finite in zip(segment.runs, each, strict=True) if is_finite]

@@ -18,13 +18,23 @@ import typer
 
 from warehouse import catalog, change_cli, changes, compare_cli, demo, extract_cli, figure_cli, output, verify_cli
 from warehouse.connection import connect
+from warehouse.engines import Choice
 from warehouse.errors import QueryError, WarehouseError, duckdb_message
 from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
+from warehouse.label_files import read_labels
 from warehouse.lake import DATABASE
 from warehouse.legible import printable
 from warehouse.maintenance import vacuum as run_vacuum
-from warehouse.options import WarehousePath, assignments
+from warehouse.options import (
+    ConfOption,
+    EngineOption,
+    MasterOption,
+    MetaOption,
+    ThreadsOption,
+    WarehousePath,
+    assignments,
+)
 from warehouse.output import errors, note
 from warehouse.progress import bar, bytes_text
 from warehouse.restricted import Limits, RestrictedWarehouse
@@ -93,7 +103,10 @@ def _root(
 
 @app.command(epilog="Example: warehouse ingest dataset.h5 cnn.warehouse")
 def ingest(
-    source: Annotated[Path, typer.Argument(help="dataset.h5 or dataset.h5.xz")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="dataset.h5 or dataset.h5.xz, or several; or model files."),
+    ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder to make.")],
     replace: Annotated[bool, typer.Option(help="Replace the warehouse that is there.")] = False,
     restart: Annotated[
@@ -109,32 +122,44 @@ def ingest(
         list[Path] | None,
         typer.Option(help="A file or folder from which a virtual dataset may draw; can be repeated."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+    meta: MetaOption = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and tell of them.")
+    ] = False,
+    threads: ThreadsOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    conf: ConfOption = None,
 ) -> None:
-    """Make a warehouse of a dataset file, or add one to it."""
+    """Make a warehouse of dataset files or model files, or add a dataset to it."""
+    chosen = Choice(engine, threads, master, tuple(conf or ()))
     if append:
         if replace or restart:
             raise typer.BadParameter("--append cannot go with --replace or --restart")
-        with bar(errors) as progress:
+        if len(sources) > 1 or meta or skip_bad:
+            raise typer.BadParameter("--append takes one dataset; models are added by: warehouse add")
+        with chosen.runner() as runner, bar(errors) as progress:
             change = changes.append(
-                source,
+                sources[0],
                 path,
                 allow_nonfinite=allow_nonfinite,
                 allow_sources=allow_source or (),
-                threads=threads,
+                runner=runner,
                 progress=progress,
             )
         change_cli.tell(change)
         return
-    with bar(errors) as progress:
+    with chosen.runner() as runner, bar(errors) as progress:
         summary = run_ingest(
-            source,
+            sources,
             path,
             replace=replace,
             restart=restart,
             allow_nonfinite=allow_nonfinite,
             allow_sources=allow_source or (),
-            threads=threads,
+            labels=read_labels(meta, sources) if meta else None,
+            skip_bad=skip_bad,
+            runner=runner,
             progress=progress,
         )
     _report(summary)
@@ -142,6 +167,8 @@ def ingest(
 
 def _report(summary: Summary) -> None:
     lines = [
+        *summary.notes,
+        *(f"left out: {reason}" for reason in summary.left_out),
         f"{summary.path}: {summary.filters:,} filters, {summary.layers:,} layers, {summary.models:,} models",
         f"{summary.seconds:.1f} s, {summary.filters_per_second:,.0f} filters/s, {bytes_text(summary.bytes)}",
     ]
@@ -167,11 +194,31 @@ def query(
     max_rows: MaxRowsOption = 200,
     restricted: RestrictedOption = False,
     limit: LimitOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    conf: ConfOption = None,
 ) -> None:
     """Ask a question in SQL."""
     text = sys.stdin.read() if sql == "-" else sql
+    if engine == "spark":
+        if restricted or limit:
+            raise typer.BadParameter("Spark protects from no query; ask without it", param_hint="--restricted")
+        _query_spark(path, text, output.chosen_format(format_, file), file, max_rows, master, conf)
+        return
+    if master or conf:
+        raise typer.BadParameter("go with --engine spark", param_hint="--master and --conf")
     with _opened(path, restricted, limit) as warehouse:
         output.write(warehouse, text, format_, file, max_rows=max_rows)
+
+
+def _query_spark(
+    path: Path, text: str, format_: str, file: Path | None, max_rows: int, master: str | None, conf: list[str] | None
+) -> None:
+    from warehouse.on_spark.engine import started
+    from warehouse.on_spark.session import SparkWarehouse
+
+    with started(master, assignments(conf, "--conf")) as session:
+        output.write_relation(SparkWarehouse(path, session).collected(text), format_, file, max_rows=max_rows)
 
 
 def _opened(path: Path, restricted: bool, limit: list[str] | None) -> Warehouse | RestrictedWarehouse:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,24 @@ from threadpoolctl import threadpool_limits
 
 from warehouse import catalog
 from warehouse.errors import LakeError, SourceError
+from warehouse.joined import open_all
 from warehouse.journal import Journal, journaled_files
-from warehouse.lake import DATABASE, JOURNAL, LOCK, Lake, disk_errors, is_unfinished, leftovers, lock, make_folder
+from warehouse.lake import (
+    DATABASE,
+    EXTRACTED,
+    JOURNAL,
+    LOCK,
+    Lake,
+    disk_errors,
+    is_unfinished,
+    leftovers,
+    lock,
+    make_folder,
+)
 from warehouse.maintenance import committed_paths
-from warehouse.metadata import tabulate
 from warehouse.pipeline import Pipeline
-from warehouse.runner import LocalRunner, Progress, Runner, for_stage
-from warehouse.source import naming, open_source
+from warehouse.runner import LocalRunner, Progress, Runner
+from warehouse.source import naming
 from warehouse.version import __version__
 
 
@@ -44,6 +55,10 @@ class Summary:
         Size of the committed files.
     leftover_bytes
         Size of files that a replaced warehouse or a broken ingest left behind.
+    notes
+        What was changed or left out of models, by their files.
+    left_out
+        What is wrong with files that were skipped.
     """
 
     path: Path
@@ -55,6 +70,8 @@ class Summary:
     seconds: float
     bytes: int
     leftover_bytes: int
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def filters_per_second(self) -> float:
@@ -63,23 +80,26 @@ class Summary:
 
 
 def ingest(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     target: str | Path,
     *,
     replace: bool = False,
     restart: bool = False,
     allow_nonfinite: bool = False,
     allow_sources: Iterable[str | Path] = (),
+    labels: Mapping[Path, Mapping[str, object]] | None = None,
+    skip_bad: bool = False,
     threads: int | None = None,
     runner: Runner | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Make a warehouse of a dataset file.
+    """Make a warehouse of a dataset file, of several, or of model files.
 
     Parameters
     ----------
     source
-        ``dataset.h5`` or ``dataset.h5.xz`` in a layout of CNN Filter DB or its relatives.
+        ``dataset.h5`` or ``dataset.h5.xz`` in a layout of CNN Filter DB or its relatives; or a list of such files,
+        or of models in any format of `extract`.
     target
         The warehouse's folder, to be created.
     replace
@@ -90,6 +110,10 @@ def ingest(
         Keep layers with NaN or infinite weights, with NULL as their statistics, instead of refusing the file.
     allow_sources
         Files, and folders of files, from which a virtual ``/filters`` dataset may draw; by default only its own file.
+    labels
+        What is known of models, by their files, as `extract` takes it.
+    skip_bad
+        Leave out files that cannot be read, and tell of them in the summary, instead of ending with the first.
     threads
         Worker threads, by default one per core. The result does not depend on their number.
     runner
@@ -112,35 +136,61 @@ def ingest(
     """
     begin = time.monotonic()
     target = Path(target)
+    paths = [Path(source)] if isinstance(source, str | Path) else [Path(each) for each in source]
+    runner = runner or LocalRunner(threads)
     with (
-        _locked_target(target, replace=replace, restart=restart) as work,
-        open_source(source, allow_sources=allow_sources, progress=for_stage(progress, "decompressing")) as opened,
+        _locked_target(target, replace=replace, restart=restart, runner=runner, files=paths) as work,
+        _scratch(target) as scratch,
+        open_all(
+            paths,
+            scratch,
+            labels=labels,
+            allow_sources=allow_sources,
+            skip_bad=skip_bad,
+            runner=runner,
+            progress=progress,
+        ) as opened,
     ):
-        lake = work.lake
-        with naming(opened.path), threadpool_limits(limits=1, user_api="blas"):
-            fingerprint = opened.fingerprint()
-            tables = tabulate(opened.meta(), opened.n_filters).of_source(opened.path.name)
-            runner = runner or LocalRunner(threads)
-            runner.prepare(target, [opened.path])
-            pipeline = Pipeline(opened, fingerprint, tables, lake, runner=runner, progress=progress)
-            told = {"n_filters": opened.n_filters, "allow_nonfinite": allow_nonfinite, "version": __version__}
+        lake, tables, n_filters = work.lake, opened.tables, opened.source.n_filters
+        with naming(opened.source.path), threadpool_limits(limits=1, user_api="blas"):
+            pipeline = Pipeline(opened.source, opened.fingerprint, tables, lake, runner=runner, progress=progress)
+            told = {"n_filters": n_filters, "allow_nonfinite": allow_nonfinite, "version": __version__}
             pipeline.journal = work.journal = Journal(
-                target, {**fingerprint, **told, "layers": pipeline.plan_checksum()}
+                target, {**opened.fingerprint, **told, "layers": pipeline.plan_checksum()}
             )
             measured = pipeline.run(allow_nonfinite=allow_nonfinite)
         commit(lake)
         work.journal.remove()
         return Summary(
             path=target,
-            filters=opened.n_filters,
+            filters=n_filters,
             layers=tables.layers.num_rows,
             models=tables.models.num_rows,
             unclaimed_filters=pipeline.n_unclaimed,
             nonfinite_layers=measured.nonfinite_layers,
             seconds=time.monotonic() - begin,
             bytes=sum(file.bytes for file in lake.files) + (target / DATABASE).stat().st_size,
-            leftover_bytes=sum(path.stat().st_size for path in leftovers(target, {file.path for file in lake.files})),
+            leftover_bytes=sum(
+                path.stat().st_size
+                for path in leftovers(target, {file.path for file in lake.files})
+                if path.parent != scratch
+            ),
+            notes=tuple(f"{each.part.path}: {note}" for each in opened.extracted for note in each.notes),
+            left_out=tuple(each.reason for each in opened.left_out),
         )
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder within a locked one, for what is extracted from models; what a broken run left in it is removed."""
+    scratch = folder / EXTRACTED
+    shutil.rmtree(scratch, ignore_errors=True)
+    with disk_errors(scratch):
+        scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass
@@ -173,8 +223,13 @@ def _is_refused(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def _locked_target(target: Path, *, replace: bool, restart: bool) -> Iterator[_Work]:
-    """Lock the folder for a new state; if anything fails before the commit, clear up there."""
+def _locked_target(
+    target: Path, *, replace: bool, restart: bool, runner: Runner, files: Sequence[Path]
+) -> Iterator[_Work]:
+    """Lock the folder for a new state; if anything fails before the commit, clear up there.
+
+    All workers have to see the folder and the files to read, of which the latter need not exist.
+    """
     catalog.search_in(target)  # refuses a path below which DuckDB could not read
     with disk_errors(target):
         if target.exists() and not target.is_dir():
@@ -191,6 +246,7 @@ def _locked_target(target: Path, *, replace: bool, restart: bool) -> Iterator[_W
                     f"{target} is a warehouse already; use --replace to make it anew, --append to add to it, "
                     "or name another"
                 )
+            runner.prepare([*filter(Path.is_file, files), target / LOCK])
             _tidy_journal(target, restart=restart)
             yield work
         except BaseException as error:

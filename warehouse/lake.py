@@ -34,6 +34,8 @@ from warehouse.sqlfiles import LAKE_PREFIX
 
 DATABASE = "warehouse.duckdb"
 LOCK = ".lock"
+EXTRACTED = "extracted"
+"""A folder for the filters of models while they are ingested."""
 JOURNAL = "ingest.journal"
 WEIGHTS = tuple(f"w{i}" for i in range(9))
 FILTER_SCHEMA = pa.schema(
@@ -58,7 +60,11 @@ NO_MODEL = "__HIVE_DEFAULT_PARTITION__"
 _WRITTEN = re.compile(
     rf"lake/(filters/model_id=(-?[0-9]{{1,10}}|{NO_MODEL})|(?P<table>(?!filters/)[a-z_]+))/[0-9a-f]{{32}}\.parquet"
 )
-_UNFINISHED = re.compile(rf"{re.escape(DATABASE)}\.[0-9a-f]{{32}}\.tmp.*|{re.escape(JOURNAL)}", re.DOTALL)
+_UNFINISHED = re.compile(
+    rf"{re.escape(DATABASE)}\.[0-9a-f]{{32}}\.tmp.*|{re.escape(JOURNAL)}"
+    rf"|{EXTRACTED}/([0-9a-f]{{32}}\.h5|\.[0-9a-f]{{32}}\.h5\.[0-9]+\.partial)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -370,7 +376,7 @@ def unnamed(folder: Path, named: Collection[str]) -> Iterator[tuple[str, bool]]:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds nothing but what a broken ingest leaves behind."""
-    return all(path.name in ("lake", LOCK) or _UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
+    return all(path.name in ("lake", LOCK, EXTRACTED) or _UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
 
 
 def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
@@ -382,7 +388,7 @@ def remove_empty_folders(folder: Path) -> None:
     """Remove the empty folders of the lake, and those into which an unfinished database spilled."""
     of_tables = (folder / "lake" / table for table in lake_tables())
     spills = folder.glob(f"{DATABASE}.*.tmp.spill")
-    for path in [*folder.glob("lake/filters/model_id=*"), *of_tables, folder / "lake", *spills]:
+    for path in [*folder.glob("lake/filters/model_id=*"), *of_tables, folder / "lake", folder / EXTRACTED, *spills]:
         with contextlib.suppress(OSError):
             path.rmdir()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,9 @@ LAYER_COLUMNS = ("in_channels", "out_channels", "layer_depth")
 EXTRACTED_LAYER_COLUMNS = ("layer_name", "groups", "convolution", "layer_notes")
 """What extraction tells of each layer, and what is therefore no model's, though all its layers may agree."""
 
+DATASETS = {"model_id": pa.int32(), "role": TEXT, "dataset": TEXT}
+"""Columns of ``model_datasets``."""
+
 RESERVED = (
     # what a user writes beside a column: the parameters of the macros, and in an axis the whole row of layer_meta
     *("axis", "keep", "layer_meta"),
@@ -111,6 +115,29 @@ class Metadata:
     model_kernels: pa.Table
     model_datasets: pa.Table
 
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Path, Metadata]]) -> Metadata:
+        """Tables of several sources, one after the other: all their columns, NULL where a source has none.
+
+        Parameters
+        ----------
+        parts
+            The tables of each source and its file, with ids that continue those before it.
+
+        Raises
+        ------
+        SourceError
+            A column that two sources have with values that no type holds; it names both files.
+        """
+        return cls(*(_joined([(path, getattr(part, each.name)) for path, part in parts]) for each in fields(cls)))
+
+    def finished(self) -> Metadata:
+        """The tables with labels fixed and what follows from them, as they go into the lake."""
+        fixes = [("tables", "label_fixes"), ("tables", "architecture_patterns")]
+        models = staging.run("models", {"source_models": self.models}, uses=fixes)
+        layers = staging.run("layers", {"source_layers": self.layers}, uses=[("macros", "depth_decile")])
+        return replace(self, models=models, layers=layers, model_datasets=_model_datasets(models))
+
     def of_source(
         self, name: str | Sequence[str], start: Start | None = None, sha256: Sequence[str] | None = None
     ) -> Metadata:
@@ -136,6 +163,8 @@ class Metadata:
         )
         if start is None:
             return replace(self, models=models)
+        if start.model_id + len(ids) > 2**31:
+            raise SourceError(f"/meta: {len(ids):,} models get ids from {start.model_id} on, beyond 32 bits")
         renumbered = dict(zip(ids.to_pylist(), range(start.model_id, start.model_id + len(ids)), strict=True))
 
         def with_model_ids(table: pa.Table) -> pa.Table:
@@ -217,7 +246,7 @@ class _Rows:
 def tabulate(
     frame: MetaFrame, n_filters: int, *, of_models: Collection[str] = (), of_layers: Collection[str] = ()
 ) -> Metadata:
-    """Make the tables of models and layers.
+    """Make the tables of models and layers, as they go into the lake.
 
     Parameters
     ----------
@@ -230,7 +259,7 @@ def tabulate(
 
     Returns
     -------
-    Tables as they go into the lake; ``layers`` in the order of the filters, with ``layer_id`` from 0.
+    The tables; ``layers`` in the order of the filters, with ``layer_id`` from 0.
 
     Raises
     ------
@@ -238,6 +267,13 @@ def tabulate(
         Ids malformed, reversed, out of range or overlapping; a model with two values of a model's column;
         a value that is not of its column's type. It names the rows.
     """
+    return source_tables(frame, n_filters, of_models=of_models, of_layers=of_layers).finished()
+
+
+def source_tables(
+    frame: MetaFrame, n_filters: int, *, of_models: Collection[str] = (), of_layers: Collection[str] = ()
+) -> Metadata:
+    """The tables that `tabulate` makes, with labels as the source has them; ``model_datasets`` follows from those."""
     rows = _Rows(frame, n_filters)
     columns = dict(frame.columns)
     del columns["filter_ids"]
@@ -276,14 +312,53 @@ def tabulate(
     for source, kind in KNOWN_TYPES.items():
         models.setdefault(known[source], pa.nulls(len(rows.by_model), kind))
 
-    fixes = [("tables", "label_fixes"), ("tables", "architecture_patterns")]
-    fixed_models = staging.run("models", {"source_models": pa.table(models)}, uses=fixes)
     return Metadata(
-        fixed_models,
-        staging.run("layers", {"source_layers": pa.table(layers)}, uses=[("macros", "depth_decile")]),
+        pa.table(models),
+        pa.table(layers),
         _table(sorted(operators), {"model_id": pa.int32(), "operator": TEXT, "n": INTEGER}),
         _model_kernels(kernels),
-        _model_datasets(fixed_models),
+        _table([], DATASETS),
+    )
+
+
+def _joined(parts: Sequence[tuple[Path, pa.Table]]) -> pa.Table:
+    """One table of several, by the names of their columns."""
+    valued: dict[str, list[tuple[Path, pa.DataType]]] = {}
+    types: dict[str, pa.DataType] = {}
+    for path, table in parts:
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            types.setdefault(name, column.type)
+            if _has_values(column):  # the type of one without says nothing
+                valued.setdefault(name, []).append((path, column.type))
+    types |= {name: _common_type(name, found) for name, found in valued.items()}
+
+    def column_of(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+        if name not in table.column_names or not _has_values(table[name]):
+            return pa.nulls(table.num_rows, kind)
+        # as within a file, whole numbers beyond 2**53 lose digits where others are none
+        return table[name].cast(kind, safe=False)
+
+    return pa.concat_tables(
+        [pa.table({name: column_of(table, name, kind) for name, kind in types.items()}) for _, table in parts]
+    )
+
+
+def _has_values(column: pa.ChunkedArray) -> bool:
+    return bool(column.null_count < len(column))
+
+
+def _common_type(name: str, found: Sequence[tuple[Path, pa.DataType]]) -> pa.DataType:
+    """The type that holds the values of a column of several files."""
+    kinds = {kind for _, kind in found}
+    path, kind = found[0]
+    if len(kinds) == 1:
+        return kind
+    if kinds == {INTEGER, NUMBER}:
+        return NUMBER
+    second, other = next(each for each in found if {kind, each[1]} not in ({kind}, {INTEGER, NUMBER}))
+    raise SourceError(
+        f"column {name!r} of the table of layers is {kind} in {path} and {other} in {second}; "
+        "rename it in one of them, or make a warehouse of each"
     )
 
 
@@ -365,7 +440,7 @@ def _model_datasets(models: pa.Table) -> pa.Table:
         for part in (model[f"{role}_dataset"] or "").split(",")
         if part.strip().lower() not in MISSING_TEXT
     }
-    return _table(sorted(found), {"model_id": pa.int32(), "role": TEXT, "dataset": TEXT})
+    return _table(sorted(found), DATASETS)
 
 
 def _table(rows: Sequence[tuple[Any, ...]], schema: dict[str, pa.DataType]) -> pa.Table:

@@ -22,7 +22,7 @@ from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import CHUNK_FILTERS, Run, Segment
 from warehouse.runner import Done
-from warehouse.source import Source
+from warehouse.source import FilterSource
 from warehouse.statistics import SIZE, Counts, orthogonality, peaks
 
 PANEL_BYTES = 16 << 20
@@ -35,7 +35,7 @@ Read = Callable[[int, int], NDArray[np.float32]]
 """Gives the weights ``(9, n)`` of the filters between two ids, valid until the next call."""
 
 
-def trial_basis(source: Source) -> Basis:
+def trial_basis(source: FilterSource) -> Basis:
     """A basis close to that of all filters, from a sample of them; filters that are not finite are left out."""
     size = min(TRIAL_FILTERS, source.n_filters)
     starts = np.unique(np.linspace(0, source.n_filters - size, TRIAL_PIECES).astype(np.int64))
@@ -53,7 +53,7 @@ class Converted:
 
 
 def convert(
-    source: Source,
+    source: FilterSource,
     lake: Lake,
     segment: Segment,
     out_channels: Mapping[int | None, int],
@@ -104,7 +104,7 @@ def convert(
                 np.copyto(weights[:, inside], rows[inside].T)
                 extent = LayerExtent.of(weights[:, inside])
                 if extent.n_nonfinite and not allow_nonfinite:
-                    raise SourceError(_nonfinite(block, weights[:, inside]))
+                    raise SourceError(f"{source.path_of(block.start)}: {_nonfinite(block, weights[:, inside])}")
                 extents[block.layer_id] = extents[block.layer_id].merge(extent)
                 hashes[block.layer_id].update(rows[inside].astype("<f4", copy=False).data)
             writer.write(weights, chunk)

@@ -34,7 +34,7 @@ from warehouse.layer_scan import Measurement
 from warehouse.metadata import Metadata
 from warehouse.plan import Run, Segment, runs_of, segments_of
 from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner
-from warehouse.source import Source
+from warehouse.source import FilterSource
 from warehouse.statistics import merge_moments
 from warehouse.version import __version__
 
@@ -148,7 +148,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Source,
+        source: FilterSource,
         fingerprint: Mapping[str, str | int],
         tables: Metadata,
         lake: Lake,

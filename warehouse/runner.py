@@ -49,13 +49,13 @@ def for_stage(progress: Progress | None, stage: str) -> Callable[[int, int], Non
 class Runner(Protocol):
     """What applies the functions of stages."""
 
-    def prepare(self, folder: Path, files: Sequence[Path]) -> None:
-        """Make sure that all workers see a folder, and files, as this process does.
+    def prepare(self, files: Sequence[Path]) -> None:
+        """Make sure that all workers see files as this process does.
 
         Raises
         ------
         EngineError
-            One that a worker does not see.
+            One that a worker does not see, or sees another of.
         """
 
     def map(
@@ -89,7 +89,7 @@ class LocalRunner:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or os.cpu_count() or 1
 
-    def prepare(self, folder: Path, files: Sequence[Path]) -> None:
+    def prepare(self, files: Sequence[Path]) -> None:
         """Nothing: threads see what the process does."""
 
     def map(

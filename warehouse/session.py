@@ -118,6 +118,17 @@ class Warehouse:
         QueryError
             No analysis or parameter of that name, a value that is not of its type, or DuckDB's message.
         """
+        with self.prepared(name, settings) as found:
+            try:
+                # to the end, for what is lazy would see the next one's settings
+                result = self.sql(found.text).to_arrow_table()
+            except duckdb.Error as error:
+                raise QueryError(duckdb_message(error)) from error
+        return self.connection.from_arrow(result)
+
+    @contextlib.contextmanager
+    def prepared(self, name: str, settings: Mapping[str, Any]) -> Iterator[Analysis]:
+        """Bind settings of an analysis, as `analysis` takes them, to its variables within the context."""
         found = self.find_analysis(name)
         parameters = {parameter.name: parameter for parameter in found.parameters}
         for unknown in settings.keys() - parameters.keys():
@@ -126,12 +137,7 @@ class Warehouse:
         with self._own_variables(parameters):
             for parameter in parameters.values():
                 self._set_variable(parameter, settings.get(parameter.name))
-            try:
-                # to the end, for what is lazy would see the next one's settings
-                result = self.sql(found.text).to_arrow_table()
-            except duckdb.Error as error:
-                raise QueryError(duckdb_message(error)) from error
-        return self.connection.from_arrow(result)
+            yield found
 
     @contextlib.contextmanager
     def _own_variables(self, names: Iterable[str]) -> Iterator[None]:
@@ -158,7 +164,7 @@ class Warehouse:
         texts = dict(self.sql("select name, query from analyses").fetchall())
         if name not in texts:
             raise QueryError(f"there is no analysis {name!r}{did_you_mean(name, set(texts))}")
-        return analyses.parse(name, texts[name])
+        return analyses.parse(name, texts[name], {"portable": "no: the warehouse is older than this entry"})
 
     def _set_variable(self, parameter: Parameter, value: Any) -> None:
         """Bind a value to the variable of an analysis; None leaves it unset."""

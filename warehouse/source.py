@@ -7,12 +7,15 @@ shape (n, 9) and a `MetaFrame`. The file is hostile until proven otherwise: noth
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import h5py
 import numpy as np
@@ -26,17 +29,113 @@ _PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enoug
 _SAMPLE = 1 << 16
 _N_SAMPLES = 16
 _MOST_SAMPLES = 1 << 10  # of all files that a virtual dataset reads, but for two of each
+_MOST_OPEN = 8  # reopened files of a process: each may hold two caches of `chunks.CACHE`
 # The types whose bytes NumPy reads as they lie in the file.
 _RAW_TYPES = (h5py.h5t.IEEE_F16LE, h5py.h5t.IEEE_F32LE, h5py.h5t.IEEE_F64LE)
 
 
-class Source:
-    """A dataset file, open for reading; made by `open_source`, closed by `close` or as a context manager.
+class FilterSource(Protocol):
+    """What the passes read: the filters of one file, or of several as one; the members are those of `Source`.
+
+    It can be pickled: wherever it is unpickled it reads the same files.
+    """
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102 - as in `Source`
+    @property
+    def n_filters(self) -> int: ...  # noqa: D102
+    @property
+    def dtype(self) -> np.dtype[np.floating]: ...  # noqa: D102
+    def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray: ...  # noqa: D102
+    def path_of(self, filter_id: int) -> Path: ...  # noqa: D102
+    def fingerprint(self) -> dict[str, str | int]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A dataset file that was opened once, or written by us, so that any process can open it again.
 
     Attributes
     ----------
     path
         The file as the user named it.
+    unpacked
+        The HDF5 file, absolute: the same one, or what it was unpacked to.
+    size, modified
+        Of the HDF5 file: bytes, and time in whole seconds, which all file systems keep.
+    allow_sources
+        As in `open_source`, absolute.
+    """
+
+    path: Path
+    unpacked: Path
+    size: int
+    modified: int
+    allow_sources: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path, unpacked: Path, allow_sources: Iterable[str | os.PathLike[str]] = ()) -> Self:
+        """Describe a file as it is now."""
+        status = unpacked.stat()
+        allowed = tuple(Path(each).absolute() for each in allow_sources)
+        return cls(path, unpacked.absolute(), status.st_size, int(status.st_mtime), allowed)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it had to be unpacked."""
+        return self.path.absolute() != self.unpacked
+
+    def open(self) -> "Source":
+        """Open the file again, or hand over what this process has open of it.
+
+        It is shared by all who ask for it and stays open for those who hold it; `Source.close` does nothing to it.
+
+        Raises
+        ------
+        SourceError
+            It is not here, or not what it was, or what it was unpacked to cannot be seen from here.
+        """
+        with _reading(self.path):
+            if self.is_packed and not self.unpacked.exists():
+                raise SourceError(
+                    f"what it was unpacked to, {self.unpacked}, cannot be seen from here; unpack it by xz -d, to where "
+                    "all workers see it, and ingest that"
+                )
+            status = self.unpacked.stat()
+            if (status.st_size, int(status.st_mtime)) != (self.size, self.modified):
+                raise SourceError("changed while it was read; run it again when the file is complete")
+        return _open_again(self, status.st_mtime_ns)
+
+
+@lru_cache(_MOST_OPEN)
+def _open_again(file: SourceFile, _modified_ns: int) -> "Source":
+    with ExitStack() as resources, _reading(file.path):
+        # Not tried in a process that may be lost: HDF5 has survived a file of this size and time, or we wrote it. Other
+        # files, which a virtual dataset reads, are tried as ever.
+        opened = resources.enter_context(h5py.File(file.unpacked, "r", rdcc_nbytes=chunks.CACHE))
+        found = _find_filters(opened, file.unpacked, file.allow_sources)
+        source = Source(file, *found, resources)
+    # Another thread may read on in what is forgotten here, so that it is closed with its last use.
+    weakref.finalize(source, source.keep_open())
+    return source
+
+
+def close_reopened() -> None:
+    """Close what `SourceFile.open` opened and nobody holds: an open file cannot be written by HDF5 elsewhere."""
+    _open_again.cache_clear()
+
+
+class Source:
+    """A dataset file, open for reading; made by `open_source`, closed by `close` or as a context manager.
+
+    Pickled, it becomes its `SourceFile`, which is opened where it is unpickled.
+
+    Attributes
+    ----------
+    path
+        The file as the user named it.
+    file
+        What opens it again.
     n_filters
         Number of 3x3 filters.
     dtype
@@ -46,18 +145,18 @@ class Source:
     """
 
     path: Path
+    file: SourceFile
     n_filters: int
     dtype: np.dtype[np.floating]
     n_bytes: int
 
-    def __init__(
-        self, path: Path, unpacked: Path, filters: h5py.Dataset, others: Sequence[Path], resources: ExitStack
-    ) -> None:
-        self.path = path
+    def __init__(self, file: SourceFile, filters: h5py.Dataset, others: Sequence[Path], resources: ExitStack) -> None:
+        self.path = file.path
+        self.file = file
         self.n_filters = filters.shape[0]
         self.dtype = filters.dtype
-        self.n_bytes = unpacked.stat().st_size
-        self._unpacked = unpacked
+        self.n_bytes = file.size
+        self._unpacked = file.unpacked
         self._others = others
         self._filters = filters
         self._lock = threading.Lock()
@@ -67,7 +166,7 @@ class Source:
         self._packed = chunks.PackedDataset(filters) if is_packed else None
         self._descriptor = -1
         if self._offset is not None:
-            self._descriptor = os.open(unpacked, os.O_RDONLY)
+            self._descriptor = os.open(file.unpacked, os.O_RDONLY)
             resources.callback(os.close, self._descriptor)
         self._resources = resources.pop_all()
 
@@ -79,9 +178,16 @@ class Source:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Callable[[SourceFile], "Source"], tuple[SourceFile]]:
+        return SourceFile.open, (self.file,)
+
     def close(self) -> None:
         """Close the file and remove what was unpacked for it."""
         self._resources.close()
+
+    def keep_open(self) -> Callable[[], None]:
+        """Take from `close` what it would do, and hand it over."""
+        return self._resources.pop_all().close
 
     def meta(self) -> MetaFrame:
         """Read the table of layers.
@@ -132,6 +238,10 @@ class Source:
                 rows[first - start : last - start] = piece.reshape(-1, _WEIGHTS)
                 first = last
         return rows
+
+    def path_of(self, filter_id: int) -> Path:  # noqa: ARG002 - all are in one
+        """The file that holds a filter."""
+        return self.path
 
     def fingerprint(self) -> dict[str, str | int]:
         """Identify the file, and those that a virtual dataset reads, without reading all of them.
@@ -227,16 +337,18 @@ def open_source(
     path = Path(path)
     with ExitStack() as resources:
         with _reading(path):
-            packed = _is_packed(path)
+            packed = is_packed(path)
         unpacked = resources.enter_context(xz.unpacked(path, scratch, progress)) if packed else path
         with _reading(path):
             if not h5py.is_hdf5(unpacked):
                 raise SourceError("not an HDF5 file; expected dataset.h5 or dataset.h5.xz")
             file = resources.enter_context(hdf5.open_file(unpacked, rdcc_nbytes=chunks.CACHE))
-            return Source(path, unpacked, *_find_filters(file, unpacked, allow_sources), resources)
+            described = SourceFile.of(path, unpacked, allow_sources)
+            return Source(described, *_find_filters(file, unpacked, described.allow_sources), resources)
 
 
-def _is_packed(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed by ``xz``."""
     if path.is_dir():
         raise SourceError("a folder; expected a dataset file (dataset.h5 or dataset.h5.xz)")
     with path.open("rb") as file:

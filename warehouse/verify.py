@@ -119,7 +119,7 @@ def verify(
         # queries over a sound warehouse fit in memory; over another one they shall not fill the disk
         con.execute("set temp_directory = ''")
         runner = runner or LocalRunner(threads)
-        runner.prepare(folder, [])
+        runner.prepare([folder / DATABASE])
         verifier = _Verifier(folder, con, problems, quick=quick, runner=runner, progress=progress)
         return verifier.run(layers)
 

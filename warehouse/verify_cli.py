@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from warehouse.options import WarehousePath
+from warehouse.engines import Choice
+from warehouse.options import ConfOption, EngineOption, MasterOption, ThreadsOption, WarehousePath
 from warehouse.output import errors, note
 from warehouse.progress import bar
 from warehouse.verify import LAYERS, Verification
@@ -21,11 +22,14 @@ def verify(
     layers: Annotated[
         int, typer.Option(min=0, help="Layers, evenly spaced, whose checksums and moments to compute anew.")
     ] = LAYERS,
-    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")] = None,
+    threads: ThreadsOption = None,
+    engine: EngineOption = "local",
+    master: MasterOption = None,
+    conf: ConfOption = None,
 ) -> None:
     """Check that a warehouse is whole and undamaged; one line a problem, and exit status 1 if there is any."""
-    with bar(errors) as progress:
-        found = run_verify(path, quick, layers=layers, threads=threads, progress=progress)
+    with Choice(engine, threads, master, tuple(conf or ())).runner() as runner, bar(errors) as progress:
+        found = run_verify(path, quick, layers=layers, runner=runner, progress=progress)
     for problem in found.problems:
         typer.echo(problem)
     if found.leftovers:

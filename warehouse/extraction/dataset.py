@@ -26,7 +26,8 @@ _INDEX_AND_LAYERS = (
     *("model_id", "conv_depth", "conv_depth_norm", "layer_id", "layer_depth", "in_channels", "out_channels"),
     *("filter_ids", "layer_name", "groups", "convolution", "layer_notes"),
 )
-_DTYPE = np.dtype("<f8")  # what the genuine file has, and wide enough for every model's weights
+DTYPE = np.dtype("<f8")
+"""Of the filters: what the genuine file has, and wide enough for every model's weights."""
 
 
 def write_dataset(
@@ -68,7 +69,7 @@ def write_dataset(
         attributes={},
         frame=frame(models),
         n_filters=sum(model.n_filters for model in models),
-        dtype=_DTYPE,
+        dtype=DTYPE,
         blocks=_blocks(models, progress),
     )
 

@@ -53,26 +53,25 @@ def read_file(path: Path) -> Found:
         return replace(found, open=_opener(path, found.open))
 
 
-def _reader(path: Path) -> Callable[[Path], Found]:
-    # The readers are imported where they are needed: most users have one kind of model, and ONNX is an extra.
+def format_of(path: Path) -> str:
+    """What a model file is, by its first bytes: ``hdf5``, ``zip``, ``torch``, ``safetensors`` or ``onnx``.
+
+    Raises
+    ------
+    SourceError
+        It is no model, or one that nothing here reads.
+    """
     with path.open("rb") as file:
         head = file.read(64)
     for offset, magic, what in _FOREIGN:
         if head[offset:].startswith(magic):
             raise SourceError(f"{what}; {_EXPECTED}")
-    if head.startswith(_HDF5):
-        return _hdf5_reader(path)
-    if head.startswith(_ZIP):
-        return _zip_reader(path)
-    if head.startswith(_TORCH_LEGACY):
-        from warehouse.extraction import torch_model
-
-        return torch_model.read_legacy
+    for magic, name in ((_HDF5, "hdf5"), (_ZIP, "zip"), (_TORCH_LEGACY, "torch")):
+        if head.startswith(magic):
+            return name
     # the length of the header, below 2**48, and its first letter; the length may begin with any byte
     if head[6:9] == b"\0\0{":
-        from warehouse.extraction import safetensors_model
-
-        return safetensors_model.read
+        return "safetensors"
     if head[:1] == b"\x80":
         raise SourceError(
             "a pickle, which could run anything, and not a checkpoint of torch.save; nothing was run. "
@@ -82,10 +81,29 @@ def _reader(path: Path) -> Callable[[Path], Found]:
         raise SourceError(f"empty; {_EXPECTED}")
     # ONNX has no magic number, but every writer begins with the first field.
     if head[:1] == b"\x08" or path.suffix.lower() == ".onnx":
-        from warehouse.extraction import onnx_model
-
-        return onnx_model.read
+        return "onnx"
     raise SourceError(f"not a model; {_EXPECTED}")
+
+
+def _reader(path: Path) -> Callable[[Path], Found]:
+    # The readers are imported where they are needed: most users have one kind of model, and ONNX is an extra.
+    match format_of(path):
+        case "hdf5":
+            return _hdf5_reader(path)
+        case "zip":
+            return _zip_reader(path)
+        case "torch":
+            from warehouse.extraction import torch_model
+
+            return torch_model.read_legacy
+        case "safetensors":
+            from warehouse.extraction import safetensors_model
+
+            return safetensors_model.read
+        case _:
+            from warehouse.extraction import onnx_model
+
+            return onnx_model.read
 
 
 def _hdf5_reader(path: Path) -> Callable[[Path], Found]:

@@ -1,0 +1,436 @@
+"""Several sources as one: dataset files, or model files, whose filters and layers follow one another.
+
+Gets paths; hands on a source that reads across files, and tables with ids that continue from file to file. A file is a
+description that any process opens when it reads it, so that thousands of them take no thousands of handles. Model files
+become dataset files first, each a piece of work of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from warehouse import hdf5
+from warehouse.errors import SourceError
+from warehouse.extraction import extract, write_dataset
+from warehouse.extraction.dataset import DTYPE
+from warehouse.extraction.files import format_of, reading
+from warehouse.metadata import Metadata, Start, source_tables
+from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner, for_stage
+from warehouse.source import FilterSource, SourceFile, close_reopened, is_packed, naming, open_source
+
+_OF_DATASETS = ("filters", "filter", "meta")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several files, closed.
+
+    Attributes
+    ----------
+    file
+        What opens it.
+    path
+        The file as the user named it: the dataset, or the model that the dataset was made of.
+    n_filters, dtype
+        As in `Source`; the type by its name.
+    fingerprint
+        As `Source.fingerprint` gives it; of a model's file both checksums are that of the whole file.
+    checksum
+        SHA-256 of the model's file; None for a dataset.
+    """
+
+    file: SourceFile
+    path: Path
+    n_filters: int
+    dtype: str
+    fingerprint: dict[str, str | int]
+    checksum: str | None = None
+
+    def fingerprint_now(self) -> dict[str, str | int]:
+        """The fingerprint taken anew; a model has been read for good."""
+        return self.file.open().fingerprint() if self.checksum is None else self.fingerprint
+
+    def tables(self, of_models: Collection[str] = (), of_layers: Collection[str] = ()) -> Metadata:
+        """Its tables with ids of their own, as `source_tables` makes them."""
+        with naming(self.path):
+            source = self.file.open()
+            return source_tables(source.meta(), source.n_filters, of_models=of_models, of_layers=of_layers)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A model whose filters are in a dataset file of its own.
+
+    Attributes
+    ----------
+    part
+        The dataset file.
+    name, format
+        As in `ExtractedModel`.
+    n_layers
+        Number of its 3x3 layers.
+    notes
+        What was changed or left out.
+    """
+
+    part: Part
+    name: str
+    format: str
+    n_layers: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A file that is left out, and what is wrong with it, in words that name it."""
+
+    path: Path
+    reason: str
+
+
+class JoinedSource:
+    """The filters of several files one after the other, read as `Source` reads those of one.
+
+    Attributes
+    ----------
+    parts
+        The files.
+    path
+        Names the first for messages, and how many more there are.
+    n_filters
+        Of all files.
+    dtype
+        The widest.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = list(parts)
+        self.dtype: np.dtype[np.floating] = np.result_type(*{part.dtype for part in parts})
+        self._starts = [0, *accumulate(part.n_filters for part in parts)]
+        self.n_filters = self._starts[-1]
+        self.path = parts[0].path.with_name(_named(parts[0].path.name, len(parts)))
+
+    def path_of(self, filter_id: int) -> Path:
+        """The file that holds a filter."""
+        return self.parts[bisect_right(self._starts, filter_id) - 1].path
+
+    def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Read the filters ``start`` to ``stop - 1``, as `Source.read` does; opens only the files that hold them."""
+        if not 0 <= start <= stop <= self.n_filters:
+            raise SourceError(
+                f"{self.path}: filters {start} to {stop} were asked for, the files hold {self.n_filters:,}"
+            )
+        rows = np.empty((stop - start, 9), np.float32) if out is None else out
+        number, first = bisect_right(self._starts, start) - 1, start
+        while first < stop:
+            begin, end = self._starts[number : number + 2]
+            last = min(stop, end)
+            self.parts[number].file.open().read(first - begin, last - begin, out=rows[first - start : last - start])
+            number, first = number + 1, last
+        return rows
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """Identify all files, by the keys of `Source.fingerprint`: sizes added, the last time, checksums of checksums.
+
+        The fingerprint of a single file is its own.
+        """
+        return joined_fingerprint([part.fingerprint_now() for part in self.parts])
+
+
+def joined_fingerprint(each: Sequence[dict[str, str | int]]) -> dict[str, str | int]:
+    """One fingerprint of several."""
+    if len(each) == 1:
+        return each[0]
+
+    def sha256(key: str) -> str:
+        return hashlib.sha256("\n".join(str(one[key]) for one in each).encode()).hexdigest()
+
+    return {
+        "name": _named(str(each[0]["name"]), len(each)),
+        "size": sum(int(one["size"]) for one in each),
+        "mtime": max(str(one["mtime"]) for one in each),
+        "sha256_header": sha256("sha256_header"),
+        "sha256_samples": sha256("sha256_samples"),
+    }
+
+
+def _named(first: str, n: int) -> str:
+    return f"{first} and {n - 1:,} more" if n > 1 else first
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an ingest reads.
+
+    Attributes
+    ----------
+    source
+        The filters: a `Source` of one dataset, else a `JoinedSource`.
+    fingerprint
+        Of the source, taken before anything else was read of it.
+    tables
+        The tables of models and layers, as they go into the lake.
+    extracted
+        The models that were read, if these are model files.
+    left_out
+        Files that could not be read.
+    """
+
+    source: FilterSource
+    fingerprint: dict[str, str | int]
+    tables: Metadata
+    extracted: list[Extracted]
+    left_out: list[Bad]
+
+
+@contextmanager
+def open_all(
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    labels: Mapping[Path, Mapping[str, object]] | None = None,
+    allow_sources: Iterable[str | Path] = (),
+    skip_bad: bool = False,
+    runner: Runner | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Opened]:
+    """Open dataset files, or model files, as one source for as long as the context lasts.
+
+    Parameters
+    ----------
+    paths
+        Either datasets or models, told apart by their contents.
+    folder
+        Takes the filters of models. It exists, all workers see it, and the caller removes it.
+    labels
+        What is known of models, by their files.
+    allow_sources
+        As in `open_source`.
+    skip_bad
+        Leave out files that cannot be read, instead of ending with the first.
+    runner
+        Extracts models; threads of this process by default.
+    progress
+        Is told of ``decompressing``, in bytes, and of ``extracting``, in files.
+
+    Raises
+    ------
+    SourceError
+        A file that cannot be read, datasets beside models, the same file twice, or columns that do not go together.
+    """
+    with ExitStack() as resources:
+        resources.callback(close_reopened)
+        found: list[Part | Bad]
+        if kind_of_all(paths) == "model":
+            counter = Counter(progress, len(paths))
+            counter.begin("extracting")
+            work = partial(extracted_model, folder=folder.absolute(), skip_bad=skip_bad)
+            known = [dict((labels or {}).get(path, {})) for path in paths]
+            # a worker's working directory may be another
+            files = [path.absolute() for path in paths]
+            results = list((runner or LocalRunner()).map(Extracted | Bad, work, files, known, done=counter.add))
+            extracted = [each for each in results if isinstance(each, Extracted)]
+            found = [each.part if isinstance(each, Extracted) else each for each in results]
+        else:
+            allowed, unpacking = list(allow_sources), for_stage(progress, "decompressing")
+            extracted = []
+            found = [_opened_dataset(path, resources, allowed, unpacking, skip_bad=skip_bad) for path in paths]
+        left_out = [each for each in found if isinstance(each, Bad)]
+        parts = [each for each in found if isinstance(each, Part)]
+        if not parts:
+            raise SourceError(f"none of {len(paths):,} files can be read; {left_out[0].reason}")
+        refuse_copies(parts)
+        fingerprint = joined_fingerprint([part.fingerprint for part in parts])
+        yield Opened(joined_source(parts), fingerprint, joined_tables(parts), extracted, left_out)
+
+
+def extracted_model(
+    path: Path,
+    labels: Mapping[str, object],
+    done: Done,
+    *,
+    folder: Path,
+    transposed: bool = False,
+    skip_bad: bool = False,
+) -> Extracted | Bad:
+    """Extract a model's filters into a new dataset file in ``folder``; a piece of work for any worker.
+
+    Parameters
+    ----------
+    path
+        The model's file.
+    labels, transposed
+        As in `extract`.
+    done
+        Is told of this one file.
+    skip_bad
+        Return what is wrong with the file instead of raising it.
+
+    Raises
+    ------
+    SourceError
+        The file is no model, or has no 3x3 convolution; or the folder cannot be written, which no file is blamed for.
+    """
+    try:
+        model = extract(path, transposed=transposed, **labels)
+        status = path.stat()
+    except SourceError as error:
+        if not skip_bad:
+            raise
+        done(1)
+        return Bad(path, str(error))
+    # a piece may be worked off twice where a worker was lost
+    dataset = folder / f"{uuid.uuid4().hex}.h5"
+    write_dataset([model], dataset)
+    fingerprint: dict[str, str | int] = {
+        "name": path.name,
+        "size": status.st_size,
+        "mtime": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
+        "sha256_header": model.checksum,
+        "sha256_samples": model.checksum,
+    }
+    file = SourceFile.of(dataset, dataset)
+    done(1)
+    return Extracted(
+        Part(file, path, model.n_filters, DTYPE.name, fingerprint, model.checksum),
+        model.name,
+        model.format,
+        len(model.layers),
+        list(model.notes),
+    )
+
+
+def _opened_dataset(
+    path: Path,
+    resources: ExitStack,
+    allow_sources: Sequence[str | Path],
+    progress: Callable[[int, int], None] | None,
+    *,
+    skip_bad: bool,
+) -> Part | Bad:
+    """Open a dataset and close it again; what a packed one was unpacked to is left to ``resources``."""
+    try:
+        with ExitStack() as opened:
+            source = opened.enter_context(open_source(path, allow_sources=allow_sources, progress=progress))
+            part = Part(source.file, path, source.n_filters, source.dtype.name, source.fingerprint())
+            if skip_bad:
+                part.tables()
+            if source.file.is_packed:
+                resources.push(opened.pop_all())
+    except SourceError as error:
+        if not skip_bad:
+            raise
+        return Bad(path, str(error))
+    return part
+
+
+def kind_of(path: Path) -> Literal["dataset", "model"] | None:
+    """What a file is by its contents; None for what can be neither, or cannot be read."""
+    try:
+        with reading(path):
+            if is_packed(path):
+                return "dataset"
+            if format_of(path) != "hdf5":
+                return "model"
+            with hdf5.open_file(path) as file:
+                return "dataset" if any(name in file for name in _OF_DATASETS) else "model"
+    except SourceError:
+        return None
+
+
+def kind_of_all(paths: Sequence[Path]) -> Literal["dataset", "model"]:
+    """What files are; those that are neither count as the others.
+
+    Raises
+    ------
+    SourceError
+        No file, or datasets beside models.
+    """
+    if not paths:
+        raise SourceError("no source; name at least one dataset or model file")
+    kinds = [kind_of(path) for path in paths]
+    if "model" not in kinds:
+        return "dataset"
+    if "dataset" in kinds:
+        dataset, model = paths[kinds.index("dataset")], paths[kinds.index("model")]
+        raise SourceError(
+            f"{dataset} is a dataset and {model} a model; make a warehouse of the datasets, "
+            "then bring in the models by: warehouse add"
+        )
+    return "model"
+
+
+def refuse_copies(parts: Iterable[Part]) -> None:
+    """Refuse the same file twice.
+
+    Raises
+    ------
+    SourceError
+        Two files of the same contents, by their checksums; it names both.
+    """
+    seen: dict[str | int, Path] = {}
+    for part in parts:
+        checksum = part.fingerprint["sha256_samples"]
+        if checksum in seen:
+            raise SourceError(f"{part.path} is the same as {seen[checksum]}; name it once")
+        seen[checksum] = part.path
+
+
+def joined_source(parts: Sequence[Part]) -> FilterSource:
+    """The filters of all parts; of a single dataset the `Source` itself."""
+    if len(parts) == 1 and parts[0].checksum is None:
+        return parts[0].file.open()
+    return JoinedSource(parts)
+
+
+def joined_tables(
+    parts: Iterable[Part],
+    *,
+    start: Start | None = None,
+    of_models: Collection[str] = (),
+    of_layers: Collection[str] = (),
+) -> Metadata:
+    """The tables of all parts, as `warehouse.changes.append` would give them one after the other.
+
+    Parameters
+    ----------
+    parts
+        At least one.
+    start, of_models, of_layers
+        First free ids, and columns, of a warehouse that these parts go into. Without one the first part keeps its ids.
+
+    Raises
+    ------
+    SourceError
+        As `tabulate` does, or a column whose values in two files no type holds.
+    """
+    models, layers = set(of_models), set(of_layers)
+    found: list[tuple[Path, Metadata]] = []
+    for part in parts:
+        own = part.tables(models, layers)
+        checksums = None if part.checksum is None else [part.checksum] * own.models.num_rows
+        with naming(part.path):
+            tables = own.of_source(part.path.name, start, checksums)
+        models |= set(tables.models.column_names)
+        layers |= set(tables.layers.column_names)
+        first = start or Start(0, 0, 0)
+        start = Start(
+            pc.max(tables.models["model_id"]).as_py() + 1,
+            first.layer_id + tables.layers.num_rows,
+            first.filter_id + part.n_filters,
+        )
+        found.append((part.path, tables))
+    return Metadata.joined(found).finished()
