@@ -32,6 +32,7 @@ from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner, for_s
 from warehouse.source import FilterSource, SourceFile, close_reopened, is_packed, naming, open_source
 
 _OF_DATASETS = ("filters", "filter", "meta")
+_DATASET_SUFFIXES = (".h5", ".hdf5", ".xz")  # of a file that is neither HDF5 nor packed, it is better said that it is not
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,7 @@ def kind_of(path: Path) -> Literal["dataset", "model"] | None:
             if is_packed(path):
                 return "dataset"
             if format_of(path) != "hdf5":
-                return "model"
+                return None if path.suffix.lower() in _DATASET_SUFFIXES else "model"
             with hdf5.open_file(path) as file:
                 return "dataset" if any(name in file for name in _OF_DATASETS) else "model"
     except SourceError:

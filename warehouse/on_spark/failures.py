@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,15 +133,13 @@ def _shortened(message: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
-def check_workers(session: SparkSession, folder: Path, files: Sequence[Path]) -> None:
+def check_workers(session: SparkSession, files: Sequence[Path]) -> None:
     """Make sure that workers have this package, and see the same files as this process.
 
     Parameters
     ----------
     session
         One task for each of its cores is run.
-    folder
-        An absolute path that workers must be able to write into.
     files
         Absolute paths that they must be able to read, with the same sizes as here.
 
@@ -153,16 +150,16 @@ def check_workers(session: SparkSession, folder: Path, files: Sequence[Path]) ->
     """
     context = session.sparkContext
     n_tasks = context.defaultParallelism
-    with explained(), tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-by-workers-") as token:
-        look = _looking(str(folder), token.name, [str(file) for file in files])
+    with explained():
+        look = _looking([str(file) for file in files])
         seen = context.parallelize(range(n_tasks), n_tasks).mapPartitions(look).collect()
     sizes = {str(file): file.stat().st_size for file in files}
     for sight in seen:
-        for complaint in _complaints(sight, folder, sizes):
+        for complaint in _complaints(sight, sizes):
             raise EngineError(f"worker {sight['host']} {complaint}")
 
 
-def _looking(folder: str, token: str, files: list[str]) -> Callable[[Iterable[int]], Iterator[dict[str, Any]]]:
+def _looking(files: list[str]) -> Callable[[Iterable[int]], Iterator[dict[str, Any]]]:
     """The function that looks around on a worker.
 
     Made here, it travels as a whole: the worker may have no such package to import it from.
@@ -191,14 +188,12 @@ def _looking(folder: str, token: str, files: list[str]) -> Callable[[Iterable[in
             "version": version,
             "missing": missing,
             "sizes": {path: size(path) for path in files},
-            "sees_folder": os.path.exists(token),  # noqa: PTH110
-            "may_write": os.access(folder, os.W_OK),
         }
 
     return look
 
 
-def _complaints(sight: dict[str, Any], folder: Path, sizes: dict[str, int]) -> Iterator[str]:
+def _complaints(sight: dict[str, Any], sizes: dict[str, int]) -> Iterator[str]:
     """What a worker lacks, going by what it has seen."""
     storage = "put it on storage that all workers see under the same path"
     if sight["missing"]:
@@ -211,7 +206,3 @@ def _complaints(sight: dict[str, Any], folder: Path, sizes: dict[str, int]) -> I
             yield f"cannot read {path} ({found}); {storage}"
         elif found != size:
             yield f"sees another {path}, of {found:,} bytes and not {size:,}; {storage}"
-    if not sight["sees_folder"]:
-        yield f"does not see the folder {folder}; {storage}"
-    elif not sight["may_write"]:
-        yield f"may not write to {folder}; run the workers as a user who may"

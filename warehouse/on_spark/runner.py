@@ -55,7 +55,7 @@ class SparkRunner:
 
     def prepare(self, files: Sequence[Path]) -> None:
         """Make sure that all workers see files as this process does, and have the same package."""
-        check_workers(self._session, files[-1].absolute().parent, [file.absolute() for file in files])
+        check_workers(self._session, [file.absolute() for file in files])
 
     def map(
         self, kind: Any, work: Callable[..., T], *arguments: Iterable[Any], done: Done | None = None
@@ -94,7 +94,7 @@ def _batches(pieces: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _error(row: dict[str, Any]) -> WarehouseError:
-    kind = getattr(errors, row["error"])
+    kind: type[WarehouseError] = getattr(errors, row["error"])
     return kind(row["message"])
 
 
