@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SET_UP = [text for kind, text in BLOCKS if kind == "sh" and "venv" in text]
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" and "venv" not in text for line in text.splitlines()]
 SCRIPTS = [text for kind, text in BLOCKS if kind == "python"]
+CLUSTER = [text.splitlines() for kind, text in BLOCKS if kind == "bash"]
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +120,24 @@ def test_first_command_of_the_readme_runs_the_demo_in_a_fresh_clone(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "explained_variance_ratio" in done.stdout
     assert "synthetic" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
+def test_cluster_of_the_readme_starts_and_runs_both_jobs(folder: Path, tmp_path: Path) -> None:
+    processes, jobs = CLUSTER
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    with contextlib.ExitStack() as undo:
+        for i, command in enumerate(processes):
+            log = undo.enter_context((tmp_path / f"{i}.log").open("wb"))
+            started = subprocess.Popen(
+                shlex.split(command), env=os.environ | {"PATH": path}, cwd=tmp_path, stdout=log, stderr=log
+            )
+            undo.callback(started.wait)
+            undo.callback(started.terminate)
+            deadline = time.monotonic() + 60
+            said = "I have been elected leader" if i == 0 else "Successfully registered with master"
+            while said not in (tmp_path / f"{i}.log").read_text() and time.monotonic() < deadline:
+                time.sleep(0.2)
+        told = [run(shlex.split(job), folder) for job in jobs]
+    assert "x_bin" in told[-1]

@@ -19,8 +19,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from types import FrameType, MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from warehouse.errors import EngineError
 from warehouse.on_spark.failures import INSTALL, explained, reason
@@ -227,9 +227,10 @@ def _session(settings: Mapping[str, str]) -> Iterator[SparkSession]:
             gateway = undo.enter_context(_java(conf))
             # before Java ends, which has the texts of its errors
             undo.enter_context(explained())
-            with _own_interrupts():
-                context = _context(conf, gateway, settings[WAIT])
+            handler = signal.getsignal(signal.SIGINT)
+            context = _context(conf, gateway, settings[WAIT])
             undo.callback(context.stop)
+            undo.enter_context(_cancelling(context, handler))
         session = SparkSession.builder.getOrCreate()
         undo.callback(_stop, session)
         # only now does Spark look at the settings of its SQL
@@ -344,11 +345,26 @@ def _stop(session: SparkSession) -> None:
 
 
 @contextlib.contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Keep what Ctrl-C does: Spark would cancel its jobs by a call, which fails within another call."""
-    handler = signal.getsignal(signal.SIGINT)
+def _cancelling(context: SparkContext, handler: Any) -> Iterator[None]:
+    """Have Ctrl-C cancel Spark's jobs, whose end pyspark waits for, and then do what it did before (``handler``).
+
+    Spark's own way calls Java within a call of Java, which fails now and then, and stays when the session has ended.
+    """
+
+    def cancel() -> None:
+        # there may be no Java any more
+        with contextlib.suppress(Exception):
+            context.cancelAllJobs()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=cancel, daemon=True).start()
+        handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt if callable(handler) else handler)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, handler)
