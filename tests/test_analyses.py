@@ -20,6 +20,7 @@ HEADER = """-- purpose: p
 -- columns: c
 -- reading: r
 -- example: warehouse analyses cnn.warehouse a
+-- portable: yes
 select 1 as c
 """
 

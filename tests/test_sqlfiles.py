@@ -14,7 +14,7 @@ from warehouse.errors import CatalogError
 from warehouse.sqlfiles import CSV_PREFIX, LAKE_PREFIX, SqlObject, in_order, parse, read_header
 
 CREATING = ("tables", "views", "macros", "session")
-KEYS = {"purpose", "source", "grain", "parameters", "columns", "reading", "units", "nulls", "example"}
+KEYS = {"purpose", "source", "grain", "parameters", "columns", "reading", "units", "nulls", "example", "portable"}
 PATHS = sorted(sqlfiles.sql_folder().rglob("*.sql"))
 OBJECTS = {item.name: item for item in sqlfiles.load(*CREATING)}
 

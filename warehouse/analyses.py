@@ -10,12 +10,13 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from warehouse import sqlfiles
 from warehouse.errors import CatalogError
 
-KEYS = ("purpose", "source", "parameters", "grain", "columns", "reading", "example")
+KEYS = ("purpose", "source", "parameters", "grain", "columns", "reading", "example", "portable")
 """What the header of every analysis tells."""
 
 _PARAMETER = re.compile(r"(?P<name>\w+) \((?P<type>\w+), (?P<default>[^)]*)\): (?P<meaning>[^;]+)(?:; |$)")
@@ -86,15 +87,16 @@ def load() -> tuple[Analysis, ...]:
     return tuple(parse(path.stem, path.read_text(encoding="utf-8")) for path in paths)
 
 
-def parse(name: str, text: str) -> Analysis:
-    """Read the text of ``sql/analyses/<name>.sql``.
+def parse(name: str, text: str, defaults: Mapping[str, str] = MappingProxyType({})) -> Analysis:
+    """Read the text of ``sql/analyses/<name>.sql``, whose header may do without the entries that have a default.
 
     Raises
     ------
     CatalogError
         An entry of the header is missing, or a parameter is not declared as ``name (type, default): meaning``.
     """
-    header, _ = sqlfiles.read_header(text)
+    told, _ = sqlfiles.read_header(text)
+    header = {**defaults, **told}
     where = f"sql/analyses/{name}.sql"
     missing = [key for key in KEYS if not header.get(key)]
     if missing:

@@ -32,7 +32,7 @@ from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner, for_s
 from warehouse.source import FilterSource, SourceFile, close_reopened, is_packed, naming, open_source
 
 _OF_DATASETS = ("filters", "filter", "meta")
-_DATASET_SUFFIXES = (".h5", ".hdf5", ".xz")  # of a file that is neither HDF5 nor packed, it is better said that it is not
+_DATASET_SUFFIXES = (".h5", ".hdf5", ".xz")  # a file of such a name that is neither is no model, but a spoiled dataset
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
 -- columns: x, y: the components; x_bin, y_bin; x_lo, x_hi, y_lo, y_hi: edges of the cell; n: filters in it
 -- reading: a round cloud is what random filters look like; lines and spots are layers whose filters repeat themselves
 -- example: warehouse analyses cnn.warehouse coefficient_density --set x=0 --set y=2 --set bins=64
+-- portable: yes
 from density(
     coalesce(getvariable('x')::integer, 0),
     coalesce(getvariable('y')::integer, 1),

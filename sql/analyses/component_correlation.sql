@@ -13,6 +13,7 @@
 --   diagonal is its own structure: a correlation far from 0 says that two shapes come together in its filters
 -- nulls: correlation of a component that does not vary; layers without a value of axis form no group
 -- example: warehouse analyses cnn.warehouse component_correlation --set axis=depth_decile --set task=Classification
+-- portable: yes
 from component_covariance(
     struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')),
     keep := task is not distinct from coalesce(getvariable('task')::varchar, task)

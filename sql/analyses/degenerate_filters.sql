@@ -11,6 +11,7 @@
 --   quality counts layers instead. A sparse filter does next to nothing whatever its layer
 -- nulls: shares of groups whose layers all lack statistics; layers without a value of axis count in the first row alone
 -- example: warehouse analyses cnn.warehouse degenerate_filters --set axis=architecture_family
+-- portable: yes
 with members as (
     select
         struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')) as grp,

@@ -10,6 +10,7 @@
 --   layer_sparsity_and_entropy
 -- nulls: shares of models whose layers all lack statistics; labels that the source does not give
 -- example: warehouse analyses cnn.warehouse degenerate_layers_by_model --set min_sparsity=0.5
+-- portable: yes
 with counts as (
     select
         model_id,

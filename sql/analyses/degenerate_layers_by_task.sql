@@ -9,6 +9,7 @@
 --   more of the model (degenerate_layers_by_model)
 -- nulls: models without a task count nowhere; shares of tasks whose layers all lack statistics
 -- example: warehouse analyses cnn.warehouse degenerate_layers_by_task --set min_sparsity=0.5
+-- portable: yes
 with counts as (
     select
         task,

@@ -9,5 +9,6 @@
 --   filter
 -- nulls: layers without a value of axis form no group; groups whose layers all lack statistics have no rows
 -- example: warehouse analyses cnn.warehouse distributions_by_group --set axis=visual_category --set component=0
+-- portable: yes
 from distributions(struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')))
 where component = coalesce(getvariable('component')::integer, component);

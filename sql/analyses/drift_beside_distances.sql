@@ -10,4 +10,5 @@
 --   filters moved, the others how many did
 -- nulls: layers without a value of axis form no group; nor do groups without statistics
 -- example: warehouse analyses cnn.warehouse drift_beside_distances --set axis=visual_category
+-- portable: yes
 from distances(struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')));

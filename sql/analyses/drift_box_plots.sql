@@ -12,6 +12,7 @@
 --   drift_summary(axis)
 -- nulls: all statistics of an axis with fewer than two groups, such as one that the source does not tell
 -- example: warehouse analyses cnn.warehouse drift_box_plots
+-- portable: yes
 with labelled as (
     unpivot (
         select

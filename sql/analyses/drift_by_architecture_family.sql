@@ -7,4 +7,5 @@
 --   compares within tasks. architecture_patterns tells how a family is known by the model's name
 -- nulls: models of no known family count nowhere
 -- example: warehouse analyses cnn.warehouse drift_by_architecture_family
+-- portable: yes
 from drift(architecture_family);

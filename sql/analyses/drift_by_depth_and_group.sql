@@ -8,4 +8,5 @@
 --   different ends. Few filters drift by their number alone: look at n_filters_a and n_filters_b
 -- nulls: drift where one of the groups has no filters in that tenth; layers without axis or depth count nowhere
 -- example: warehouse analyses cnn.warehouse drift_by_depth_and_group --set axis=pretrained
+-- portable: yes
 from drift_by_depth(struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')));

@@ -7,4 +7,5 @@
 --   the last tenth stands out. Tenth 1 holds the first layers; drift_first_layer looks at them alone
 -- nulls: layers without depth, and models of a single depth, count nowhere
 -- example: warehouse analyses cnn.warehouse drift_by_depth_decile
+-- portable: yes
 from drift(depth_decile);

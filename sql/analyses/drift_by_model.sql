@@ -7,6 +7,7 @@
 --   Models with few filters drift from everything by their size alone. For the models nearest to one see nearest_models
 -- nulls: models without statistics have no pairs; file names that the source does not give
 -- example: warehouse analyses cnn.warehouse drift_by_model --set model=0
+-- portable: yes
 select a, b, model_a.model as model_a, model_b.model as model_b, drift
 from drift(layer_meta.model_id)
 -- without the source's own columns, which may be called a, b or drift

@@ -8,6 +8,7 @@
 --   drift_controlled(op_set, task) compares within tasks
 -- nulls: no rows for what the source does not tell; precision is known of the robustness data set alone
 -- example: warehouse analyses cnn.warehouse drift_by_precision
+-- portable: yes
 with drifts as (
     select 'precision' as axis, a, b, drift
     from drift(layer_meta.precision)

@@ -11,4 +11,5 @@
 --   pretrained)
 -- nulls: drift_within where no stratum has both; no row where the source does not tell, or all models are alike in this
 -- example: warehouse analyses cnn.warehouse drift_by_pretraining --set given=depth_decile
+-- portable: yes
 from drift_controlled(pretrained, struct_extract(layer_meta, coalesce(getvariable('given')::varchar, 'task')));

@@ -7,4 +7,5 @@
 -- reading: 0 for equal distributions; below about 0.05 filters are shaped alike, above 0.5 they differ in kind. A task
 --   with few layers drifts from everything: look at drift_interval
 -- example: warehouse analyses cnn.warehouse drift_by_task
+-- portable: yes
 from drift(task);

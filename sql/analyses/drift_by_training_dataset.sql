@@ -9,6 +9,7 @@
 --   training_set_conditions tells how large each is, drift_controlled(training_dataset, task) compares within tasks
 -- nulls: models without a training data set count nowhere
 -- example: warehouse analyses cnn.warehouse drift_by_training_dataset --set one_by_one=true
+-- portable: yes
 with labelled as (
     select model_id, training_dataset as grp
     from models

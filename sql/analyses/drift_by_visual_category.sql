@@ -8,4 +8,5 @@
 --   drift_controlled(visual_category, task) compares like with like, drift_interval(visual_category) tells how sure it
 --   is
 -- example: warehouse analyses cnn.warehouse drift_by_visual_category
+-- portable: yes
 from drift(visual_category);

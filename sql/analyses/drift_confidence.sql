@@ -10,6 +10,7 @@
 --   takes for certainty
 -- nulls: low, high, standard_error and bias where a group has a single layer; layers without a value of axis form no group
 -- example: warehouse analyses cnn.warehouse drift_confidence --set axis=visual_category --set replicates=50
+-- portable: yes
 from drift_interval(
     struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')),
     replicates := coalesce(getvariable('replicates')::integer, 100),

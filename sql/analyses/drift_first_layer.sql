@@ -11,6 +11,7 @@
 --   If the first layer is no 3x3 convolution, a model has none here. Shares tell along which shapes first layers differ
 -- nulls: no rows where one of the two has no filters; share where both are equal
 -- example: warehouse analyses cnn.warehouse drift_first_layer --set task=Classification
+-- portable: yes
 with chosen as (
     select layer_id, conv_depth
     from layer_meta

@@ -10,6 +10,7 @@
 --   drift_within rests on little
 -- nulls: drift_within of groups that share no stratum; layers without a value of axis form no group
 -- example: warehouse analyses cnn.warehouse drift_held_fixed --set axis=visual_category --set given=task
+-- portable: yes
 from drift_controlled(
     struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')),
     struct_extract(layer_meta, coalesce(getvariable('given')::varchar, 'depth_decile')));

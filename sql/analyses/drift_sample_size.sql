@@ -10,6 +10,7 @@
 --   model are alike, so that real groups drift more than samples over all models do
 -- nulls: no rows where fewer than two layers are left
 -- example: warehouse analyses cnn.warehouse drift_sample_size --set task=Classification --set replicates=50
+-- portable: yes
 from drift_by_sample_size(
     keep := task is not distinct from coalesce(getvariable('task')::varchar, task),
     replicates := coalesce(getvariable('replicates')::integer, 20),

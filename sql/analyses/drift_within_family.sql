@@ -13,6 +13,7 @@
 -- nulls: scores of fewer than four groups, or where q3 is q1; what is within for groups that share no value of given with
 --   another; layers without a value of axis count nowhere
 -- example: warehouse analyses cnn.warehouse drift_within_family --set axis=task --set given=depth_decile
+-- portable: yes
 with controlled as (
     from drift_controlled(
         struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'visual_category')),

@@ -9,6 +9,7 @@
 --   chance, and all-zero layers of as many filters are: set min_filters
 -- nulls: layer_id and conv_depth of models; no rows where nothing is there twice
 -- example: warehouse analyses cnn.warehouse duplicate_filters --set kind=model
+-- portable: yes
 with wanted as (
     select
         unnest(case

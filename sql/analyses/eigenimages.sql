@@ -16,6 +16,7 @@
 --   has components without variance, whose images mean nothing. With raw the layers with the largest weights rule
 -- nulls: layers without a value of axis form no group
 -- example: warehouse analyses cnn.warehouse eigenimages --set task=Classification --set filters=clean
+-- portable: yes
 with chosen as (
     select layer_id
     from layer_meta

@@ -10,6 +10,7 @@
 --   not be the same shape (eigenimages shows them). All filters include those that no layer claims
 -- nulls: layers without a value of axis form no group
 -- example: warehouse analyses cnn.warehouse explained_variance --set axis=visual_category
+-- portable: yes
 with everything as (
     select
         component,

@@ -13,6 +13,7 @@
 -- nulls: entropies of fewer than two filters, normalised ones of fewer than three; orthogonality without channel numbers or
 --   with one channel; standardised norms of equal weights; all of layers with NaN or infinite weights
 -- example: warehouse analyses cnn.warehouse layer_metrics --set model=0
+-- portable: yes
 select
     model_id,
     model,

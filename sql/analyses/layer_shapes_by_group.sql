@@ -9,6 +9,7 @@
 -- nulls: share of layers without a shape, those with fewer than 16 filters or without statistics; layers without a value of
 --   axis count nowhere
 -- example: warehouse analyses cnn.warehouse layer_shapes_by_group --set axis=depth_decile
+-- portable: yes
 with shaped as (
     select
         struct_extract(layer_meta, coalesce(getvariable('axis')::varchar, 'task')) as grp,

@@ -15,6 +15,7 @@
 -- nulls: labels that the source does not give; entropies of fewer than two filters, normalised ones of fewer than
 --   three; all statistics of layers with NaN or infinite weights
 -- example: warehouse analyses cnn.warehouse layer_sparsity_and_entropy --set task=Classification
+-- portable: yes
 select
     layer_id,
     model_id,

@@ -11,6 +11,7 @@
 --   broad hump is what random filters look like; spikes are filters that the model repeats
 -- nulls: models without statistics have no rows
 -- example: warehouse analyses cnn.warehouse model_distributions --set pattern=unet --set component=0
+-- portable: yes
 select grp as model_id, model, component, bin, bin_lo, bin_hi, n, density, probability
 from distributions(
     layer_meta.model_id,

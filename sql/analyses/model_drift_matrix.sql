@@ -11,6 +11,7 @@
 --   that of the whole warehouse, so that adding a model to the list changes no other value
 -- nulls: models without statistics have no rows; file names that the source does not give. More than 2,000 models are refused
 -- example: warehouse analyses cnn.warehouse model_drift_matrix --set category=^medical
+-- portable: yes
 with named as (
     select model_id, model
     from models

@@ -10,6 +10,7 @@
 --   l1 by 9 n_filters to compare models
 -- nulls: a metric that every layer lacks; layers that lack one do not count for it
 -- example: warehouse analyses cnn.warehouse model_metrics --set model=0
+-- portable: yes
 with standardised as (
     select model_id, sum(l1_standardised) as l1_standardised, sqrt(sum(l2_standardised ** 2)) as l2_standardised
     from layer_quality

@@ -10,6 +10,7 @@
 --   they compare
 -- nulls: what the source does not say; models without a layer here are missing
 -- example: warehouse analyses cnn.warehouse model_table --set category=^medical
+-- portable: yes
 select
     model_id,
     model,

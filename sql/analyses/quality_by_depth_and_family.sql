@@ -10,6 +10,7 @@
 --   falls towards the end tell of a network larger than its data needs
 -- nulls: layers without depth and models of no known family count nowhere, nor do layers that lack the metric
 -- example: warehouse analyses cnn.warehouse quality_by_depth_and_family --set metric=variance_entropy_norm
+-- portable: yes
 with metrics as (
     select
         unnest(case

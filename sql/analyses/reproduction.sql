@@ -14,6 +14,7 @@
 --   components of the others: here they count all filters, so that no agreement is claimed
 -- nulls: here and difference where this warehouse has no such thing; agrees where the number does not apply
 -- example: warehouse analyses cnn.warehouse reproduction --set pairs=model_pairs
+-- portable: no: order by an aggregate beside a window function: Spark resolves the order after the window
 with published as (
     select dataset, quantity, item, value as published, tolerance
     from published_values

@@ -12,6 +12,7 @@
 -- nulls: correlations of fewer than three models, or where one side is the same for all; no rows where no accuracy is known,
 --   or by default no model is known to be robust
 -- example: warehouse analyses cnn.warehouse robust_accuracy_correlation --set robust_only=false
+-- portable: yes
 select grp as training_dataset, metric, n_clean, with_clean_accuracy, n_robust, with_robust_accuracy
 from accuracy_correlation(
     training_dataset,

@@ -12,6 +12,7 @@
 -- nulls: correlations of fewer than three models, or where one side is the same for all; no rows where no accuracy is known,
 --   or by default no model is known to be robust
 -- example: warehouse analyses cnn.warehouse robust_accuracy_correlation_by_architecture --set min_models=5
+-- portable: yes
 select
     grp.dataset as training_dataset,
     grp.architecture as architecture,

@@ -11,6 +11,7 @@
 --   robust_drift_pairs balances them
 -- nulls: no rows where the source says nothing of robustness; models of unknown robustness count nowhere
 -- example: warehouse analyses cnn.warehouse robust_drift --set pairs=model_pairs
+-- portable: yes
 with listed as (
     select distinct listed_model
     from (

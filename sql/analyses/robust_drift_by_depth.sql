@@ -10,6 +10,7 @@
 -- nulls: no rows where the source says nothing of robustness; layers without depth and models of unknown robustness count
 --   nowhere
 -- example: warehouse analyses cnn.warehouse robust_drift_by_depth --set training_dataset=cifar10
+-- portable: yes
 with drifts as (
     select stratum.dataset as training_dataset, stratum.depth as depth, drift, n_filters_a, n_filters_b
     from drift_within(

@@ -11,6 +11,7 @@
 --   name its columns Robust and Normal a and b, and give the first one a name too
 -- nulls: no rows where there are no pairs; a name that no model or several have is an error
 -- example: warehouse analyses cnn.warehouse robust_drift_pairs --set pairs=model_pairs
+-- portable: yes
 select grp as training_dataset, drift, n_layers_a, n_layers_b
 from drift_paired(coalesce(getvariable('pairs')::varchar, 'model_pairs'), training_dataset)
 order by training_dataset;

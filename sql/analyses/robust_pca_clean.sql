@@ -9,6 +9,7 @@
 --   Components of nearly equal ratio may come rotated into each other
 -- nulls: no rows where the source says nothing of robustness; models of unknown robustness count nowhere
 -- example: warehouse analyses cnn.warehouse robust_pca_clean --set training_dataset=cifar10
+-- portable: yes
 with chosen as (
     select layer_id, robust
     from layer_meta

@@ -13,6 +13,7 @@
 -- nulls: no rows where the source says nothing of robustness; layers without depth and models of unknown robustness count
 --   nowhere, orthogonality is missing without channel numbers
 -- example: warehouse analyses cnn.warehouse robust_quality_by_depth --set metric=sparsity
+-- portable: yes
 with wanted as (
     select
         unnest(case

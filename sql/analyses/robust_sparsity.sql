@@ -9,6 +9,7 @@
 --   the robust ones: set unknown_as_robust to compare. Where the source says nothing of robustness, all rows are unknown
 -- nulls: sparsity of models whose layers all lack statistics; models without a data set count in the first rows alone
 -- example: warehouse analyses cnn.warehouse robust_sparsity --set unknown_as_robust=true
+-- portable: yes
 with members as (
     select
         case

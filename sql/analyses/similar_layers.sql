@@ -8,6 +8,7 @@
 --   their size alone, and are near to nothing: set min_filters
 -- nulls: layers without statistics do not appear; labels that the source does not give
 -- example: warehouse analyses cnn.warehouse similar_layers --set layer_id=3 --set min_filters=64 --set other_models=true
+-- portable: yes
 from nearest_layers(
     coalesce(getvariable('layer_id')::integer, (select min(layers.layer_id) from layers)),
     top := coalesce(getvariable('top')::integer, 10),

@@ -9,6 +9,7 @@
 --   like here
 -- nulls: models without statistics do not appear; labels that the source does not give
 -- example: warehouse analyses cnn.warehouse similar_models --set model=3 --set top=5
+-- portable: yes
 from nearest_models(
     coalesce(getvariable('model')::varchar, (select min(models.model_id)::varchar from models)),
     top := coalesce(getvariable('top')::integer, 10));

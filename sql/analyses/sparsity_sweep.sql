@@ -11,6 +11,7 @@
 -- nulls: n_sparse and sparsity of a group whose layers have NaN or infinite weights; layers without a value of axis form no
 --   group
 -- example: warehouse analyses cnn.warehouse sparsity_sweep --set axis=visual_category --set thresholds=0.001,0.01,0.1
+-- portable: yes
 with chosen as (
     select distinct trim(unnest(string_split(
         coalesce(getvariable('thresholds')::varchar, '0.001,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.5'), ','))) as threshold

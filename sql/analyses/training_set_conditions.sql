@@ -12,6 +12,7 @@
 --   alike: networks too large for their data leave many layers untrained, and these shift the distributions
 -- nulls: statistics of data sets whose layers all lack them; models without a training data set count nowhere
 -- example: warehouse analyses cnn.warehouse training_set_conditions --set min_models=2 --set min_filters=1000
+-- portable: yes
 with trained as (
     select trained_on.dataset as grp, layer_id, model_id
     from model_datasets as trained_on
