@@ -16,11 +16,6 @@ from warehouse.errors import QueryError
 
 __all__ = ["session"]
 
-QUICK = {
-    *("degenerate_layers_by_task", "layer_metrics", "robust_sparsity", "similar_models", "sparsity_sweep"),
-    *("reproduction", "training_set_conditions"),
-}
-"""Those that run whenever the tests do: the others take seconds each."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "coefficient_density": {"bins": 16, "model": "3"},
     "degenerate_layers_by_model": {"min_sparsity": 0.3},
@@ -40,9 +35,8 @@ BY_COMPONENTS = {"component_correlation", "eigenimages", "explained_variance", "
 
 
 def marked(portable: bool) -> list[Any]:
-    slow = pytest.mark.slow
     found = [item for item in analyses.load() if item.header["portable"].startswith("yes") == portable]
-    return [pytest.param(item, id=item.name, marks=() if item.name in QUICK else slow) for item in found]
+    return [pytest.param(item, id=item.name, marks=pytest.mark.slow) for item in found]
 
 
 @pytest.mark.parametrize("analysis", marked(portable=True))

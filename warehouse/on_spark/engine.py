@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
-OLDEST_SPARK = (4, 0)
+OLDEST_SPARK = (4, 1)
 OLDEST_JAVA = 17
 GET_JAVA = f"install Java {OLDEST_JAVA} or 21 (on Debian: apt install default-jre-headless), or name it by JAVA_HOME"
 REACH_SECONDS = 8.0
