@@ -65,7 +65,7 @@ def test_missing_pyspark_is_told_with_the_command_that_gets_it(monkeypatch: pyte
 
 def test_old_pyspark_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyspark.__version__", "3.5.4")
-    assert refusal().startswith("pyspark 3.5.4 is too old, 4.0 is needed; get it with: pip install")
+    assert refusal().startswith("pyspark 3.5.4 is too old, 4.1 is needed; get it with: pip install")
 
 
 def test_missing_java_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
