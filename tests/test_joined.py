@@ -21,7 +21,7 @@ from tests.extraction_models import conv_model, save_keras_2, save_torch, saved,
 from tests.test_ingest import random_filters, write_dataset
 from warehouse import changes, codec
 from warehouse.connection import connect
-from warehouse.errors import SourceError
+from warehouse.errors import LakeError, SourceError
 from warehouse.joined import (
     Bad,
     Extracted,
@@ -35,6 +35,7 @@ from warehouse.joined import (
     kind_of_all,
     open_all,
 )
+from warehouse.maintenance import vacuum
 from warehouse.source import Source, SourceFile, close_reopened, open_source
 
 TABLES = ("models", "layers", "model_operators", "model_kernels", "model_datasets")
@@ -343,6 +344,9 @@ def test_the_same_file_twice_is_refused(files: list[Path], models: list[Path], t
         message = rf"{copy} is the same as {paths[0]}; name it once"
         with pytest.raises(SourceError, match=message), open_all([*paths, copy], tmp_path):
             pass
+        with open_all([*paths, copy], tmp_path, skip_bad=True) as opened:
+            assert [each.reason for each in opened.left_out] == [message]
+            assert opened.tables.models["source"].to_pylist() == [path.name for path in paths]
 
 
 def test_a_file_is_a_dataset_or_a_model_by_its_contents(files: list[Path], models: list[Path], tmp_path: Path) -> None:
@@ -375,3 +379,33 @@ def test_one_dataset_is_its_own_source(files: list[Path], tmp_path: Path) -> Non
         assert isinstance(opened.source, Source)
         assert opened.source.fingerprint() == expected.fingerprint()
         assert (opened.source.path, opened.source.n_filters) == (files[0], 7)
+
+
+def test_a_folder_of_the_users_is_left_alone_whatever_its_name(files: list[Path], tmp_path: Path) -> None:
+    theirs = tmp_path / "w" / "extracted" / "mine.h5"
+    theirs.parent.mkdir(parents=True)
+    shutil.copy(files[0], theirs)
+    with pytest.raises(LakeError, match="holds other files and is no warehouse"):
+        warehouse.ingest(theirs, tmp_path / "w")
+    assert theirs.exists()
+
+
+def test_what_a_killed_extraction_has_left_is_removed_by_vacuum_and_none_of_it_is_in_the_way(
+    models: list[Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "w"
+    left = target / f"extracted-{32 * '0'}" / f"{32 * 'a'}.h5"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    summary = warehouse.ingest(models, target)
+    assert summary.models == len(models)
+    assert warehouse.verify(target).leftovers == (left.relative_to(target).as_posix(),)
+    assert vacuum(target) == (1, 0)
+    assert not left.parent.exists()
+
+
+def test_a_model_that_is_no_model_is_told_as_one(tmp_path: Path) -> None:
+    pointer = tmp_path / "large.safetensors"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(SourceError, match="Git LFS pointer"):
+        warehouse.ingest(pointer, tmp_path / "w")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -17,6 +18,7 @@ from tests.test_ingest import random_filters, write_dataset
 from warehouse import changes
 from warehouse.connection import connect
 from warehouse.errors import EngineError, LakeError, SourceError
+from warehouse.maintenance import vacuum
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 if shutil.which("java") is None:
@@ -174,3 +176,45 @@ def test_what_travels_grows_with_layers_and_not_with_filters(session: Any, tmp_p
         return runner.result_bytes
 
     assert travelled(60_000) < 1.5 * travelled(6_000)
+
+
+def test_an_interrupted_ingest_goes_on_with_what_is_noted(
+    runner: SparkRunner, on_spark: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "w"
+    with monkeypatch.context() as patch:
+        patch.setattr("warehouse.pipeline.likely_range", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            warehouse.ingest(sample, target, runner=runner)
+    converted = set(target.glob("lake/filters/*/*.parquet"))
+    assert converted
+    warehouse.ingest(sample, target, runner=runner)
+    assert_same(target, on_spark)
+    assert set(target.glob("lake/filters/*/*.parquet")) == converted
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_nothing_to_do_is_done(runner: SparkRunner, sample_warehouse: Path) -> None:
+    assert list(runner.map(int, len, [])) == []
+    assert warehouse.verify(sample_warehouse, layers=0, runner=runner).recomputed == 0
+
+
+def test_what_a_refused_source_has_left_is_removed_by_vacuum(runner: SparkRunner, tmp_path: Path) -> None:
+    filters = random_filters(200, seed=5)
+    filters[140, 1, 1] = np.nan
+    target = tmp_path / "w"
+    with pytest.raises(SourceError, match="filter 140"):
+        warehouse.ingest(write_dataset(tmp_path / "bad.h5", LAYERS, filters), target, runner=runner)
+    if target.exists():
+        vacuum(target)
+        assert [path.name for path in target.rglob("*") if path.name != ".lock"] == []
+
+
+def test_a_source_is_closed_when_the_ingest_ends(runner: SparkRunner, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "own.h5", LAYERS, random_filters(200, seed=5))
+    warehouse.ingest(dataset, tmp_path / "w", runner=runner)
+    with h5py.File(dataset, "r+") as file:
+        file.attrs["written"] = True

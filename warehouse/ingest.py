@@ -13,7 +13,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from warehouse import catalog
-from warehouse.errors import LakeError, SourceError
+from warehouse.errors import EngineError, LakeError, SourceError
 from warehouse.joined import open_all
 from warehouse.journal import Journal, journaled_files
 from warehouse.lake import (
@@ -182,9 +182,8 @@ def ingest(
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder within a locked one, for what is extracted from models; what a broken run left in it is removed."""
-    scratch = folder / EXTRACTED
-    shutil.rmtree(scratch, ignore_errors=True)
+    """A new folder within a locked one, for what is extracted from models."""
+    scratch = folder / f"{EXTRACTED}{uuid.uuid4().hex}"
     with disk_errors(scratch):
         scratch.mkdir()
     try:
@@ -256,7 +255,7 @@ def _locked_target(
                 (target / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     target.rmdir()
-            if kept and isinstance(error, (LakeError, SourceError)) and work.journal:
+            if kept and isinstance(error, (EngineError, LakeError, SourceError)) and work.journal:
                 raise type(error)(
                     f"{error}; what is finished is kept, and the same command goes on from there"
                 ) from error

@@ -32,6 +32,7 @@ from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner, for_s
 from warehouse.source import FilterSource, SourceFile, close_reopened, is_packed, naming, open_source
 
 _OF_DATASETS = ("filters", "filter", "meta")
+_MODEL_SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth", ".th", ".ckpt", ".keras")
 _DATASET_SUFFIXES = (".h5", ".hdf5", ".xz")  # a file of such a name that is neither is no model, but a spoiled dataset
 
 
@@ -246,6 +247,8 @@ def open_all(
             extracted = [each for each in results if isinstance(each, Extracted)]
             found = [each.part if isinstance(each, Extracted) else each for each in results]
         else:
+            if labels:
+                raise SourceError("labels are of model files; datasets have their own")
             allowed, unpacking = list(allow_sources), for_stage(progress, "decompressing")
             extracted = []
             found = [_opened_dataset(path, resources, allowed, unpacking, skip_bad=skip_bad) for path in paths]
@@ -253,7 +256,10 @@ def open_all(
         parts = [each for each in found if isinstance(each, Part)]
         if not parts:
             raise SourceError(f"none of {len(paths):,} files can be read; {left_out[0].reason}")
-        refuse_copies(parts)
+        parts, doubled = without_copies(parts)
+        if doubled and not skip_bad:
+            raise SourceError(doubled[0].reason)
+        left_out += doubled
         fingerprint = joined_fingerprint([part.fingerprint for part in parts])
         yield Opened(joined_source(parts), fingerprint, joined_tables(parts), extracted, left_out)
 
@@ -349,7 +355,7 @@ def kind_of(path: Path) -> Literal["dataset", "model"] | None:
             with hdf5.open_file(path) as file:
                 return "dataset" if any(name in file for name in _OF_DATASETS) else "model"
     except SourceError:
-        return None
+        return "model" if path.is_file() and path.suffix.lower() in _MODEL_SUFFIXES else None
 
 
 def kind_of_all(paths: Sequence[Path]) -> Literal["dataset", "model"]:
@@ -374,20 +380,17 @@ def kind_of_all(paths: Sequence[Path]) -> Literal["dataset", "model"]:
     return "model"
 
 
-def refuse_copies(parts: Iterable[Part]) -> None:
-    """Refuse the same file twice.
-
-    Raises
-    ------
-    SourceError
-        Two files of the same contents, by their checksums; it names both.
-    """
-    seen: dict[str | int, Path] = {}
+def without_copies(parts: Iterable[Part]) -> tuple[list[Part], list[Bad]]:
+    """The parts, and apart from them those of the same contents as one before, by size and checksums."""
+    first: dict[tuple[str | int, ...], Part] = {}
+    doubled = []
     for part in parts:
-        checksum = part.fingerprint["sha256_samples"]
-        if checksum in seen:
-            raise SourceError(f"{part.path} is the same as {seen[checksum]}; name it once")
-        seen[checksum] = part.path
+        contents = tuple(part.fingerprint[key] for key in ("size", "sha256_header", "sha256_samples"))
+        if contents in first:
+            doubled.append(Bad(part.path, f"{part.path} is the same as {first[contents].path}; name it once"))
+        else:
+            first[contents] = part
+    return list(first.values()), doubled
 
 
 def joined_source(parts: Sequence[Part]) -> FilterSource:

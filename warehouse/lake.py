@@ -34,8 +34,8 @@ from warehouse.sqlfiles import LAKE_PREFIX
 
 DATABASE = "warehouse.duckdb"
 LOCK = ".lock"
-EXTRACTED = "extracted"
-"""A folder for the filters of models while they are ingested."""
+EXTRACTED = "extracted-"
+"""The beginning of the name of a folder for the filters of models while they are ingested; 32 digits follow."""
 JOURNAL = "ingest.journal"
 WEIGHTS = tuple(f"w{i}" for i in range(9))
 FILTER_SCHEMA = pa.schema(
@@ -62,7 +62,7 @@ _WRITTEN = re.compile(
 )
 _UNFINISHED = re.compile(
     rf"{re.escape(DATABASE)}\.[0-9a-f]{{32}}\.tmp.*|{re.escape(JOURNAL)}"
-    rf"|{EXTRACTED}/([0-9a-f]{{32}}\.h5|\.[0-9a-f]{{32}}\.h5\.[0-9]+\.partial)",
+    rf"|{EXTRACTED}[0-9a-f]{{32}}(/([0-9a-f]{{32}}\.h5|\.[0-9a-f]{{32}}\.h5\.[0-9]+\.partial))?",
     re.DOTALL,
 )
 
@@ -328,6 +328,16 @@ class _WorkerLake(Lake):
         self.wait_for(file)
         return file
 
+    @contextlib.contextmanager
+    def _new_file(self, name: str, folder: str) -> Iterator[tuple[Path, _HashingFile]]:
+        try:
+            with super()._new_file(name, folder) as opened:
+                yield opened
+        except BaseException:
+            # nobody else will hear of it
+            self.discard()
+            raise
+
 
 def _for_worker(folder: Path, first_filter_id: int) -> Lake:
     lake = _WorkerLake(folder)
@@ -376,7 +386,7 @@ def unnamed(folder: Path, named: Collection[str]) -> Iterator[tuple[str, bool]]:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds nothing but what a broken ingest leaves behind."""
-    return all(path.name in ("lake", LOCK, EXTRACTED) or _UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
+    return all(path.name in ("lake", LOCK) or _UNFINISHED.fullmatch(path.name) for path in folder.iterdir())
 
 
 def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
@@ -385,10 +395,10 @@ def leftovers(folder: Path, named: Collection[str]) -> list[Path]:
 
 
 def remove_empty_folders(folder: Path) -> None:
-    """Remove the empty folders of the lake, and those into which an unfinished database spilled."""
+    """Remove the empty folders of the lake, and those that an unfinished ingest has made."""
     of_tables = (folder / "lake" / table for table in lake_tables())
-    spills = folder.glob(f"{DATABASE}.*.tmp.spill")
-    for path in [*folder.glob("lake/filters/model_id=*"), *of_tables, folder / "lake", folder / EXTRACTED, *spills]:
+    spills = [*folder.glob(f"{DATABASE}.*.tmp.spill"), *folder.glob(f"{EXTRACTED}*")]
+    for path in [*folder.glob("lake/filters/model_id=*"), *of_tables, folder / "lake", *spills]:
         with contextlib.suppress(OSError):
             path.rmdir()
 
@@ -435,6 +445,8 @@ def lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        # so that other machines see it, too
+        os.fsync(file.fileno())
         yield
         file.truncate(0)
 

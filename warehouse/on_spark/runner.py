@@ -60,16 +60,21 @@ class SparkRunner:
     def map(
         self, kind: Any, work: Callable[..., T], *arguments: Iterable[Any], done: Done | None = None
     ) -> Generator[T, None, None]:
-        """Results of ``work``, as `warehouse.runner.Runner` says."""
+        """Results of ``work``, as `warehouse.runner.Runner` says; an error ends all with the wave that it is in."""
         pieces = list(zip(*arguments, strict=True))
         cores = max(1, self._session.sparkContext.defaultParallelism)
-        size = min(PIECES_A_TASK, math.ceil(len(pieces) / (TASKS_A_CORE * cores)))
+        size = min(PIECES_A_TASK, math.ceil(len(pieces) / (TASKS_A_CORE * cores)) or 1)
         for wave in _batches(pieces, size * TASKS_A_CORE * cores):
-            for content in self._run(work, wave, math.ceil(len(wave) / size), done):
-                yield codec.decode(kind, content)
+            for row in self._run(work, wave, math.ceil(len(wave) / size), done):
+                if row["error"]:
+                    raise _error(row) from (OSError(row["number"], row["message"]) if row["number"] else None)
+                self.result_bytes += len(row["value"])
+                yield codec.decode(kind, row["value"])
 
-    def _run(self, work: Callable[..., Any], pieces: list[Any], n_tasks: int, done: Done | None) -> list[bytes]:
-        """The encoded results of one wave, in order."""
+    def _run(
+        self, work: Callable[..., Any], pieces: list[Any], n_tasks: int, done: Done | None
+    ) -> list[dict[str, Any]]:
+        """The rows of one wave, in the order of the pieces."""
         from pyspark import cloudpickle
         from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -80,12 +85,8 @@ class SparkRunner:
         frame = self._session.range(0, len(pieces), numPartitions=n_tasks)
         results = frame.mapInArrow(partial(apply, todo, counted if done else None), from_arrow_schema(RESULTS))
         with explained(), _reporting(counted, done):
-            rows = results.toArrow().sort_by("index").to_pylist()
-        for row in rows:
-            if row["error"]:
-                raise _error(row) from (OSError(row["number"], row["message"]) if row["number"] else None)
-        self.result_bytes += sum(len(row["value"]) for row in rows)
-        return [row["value"] for row in rows]
+            rows: list[dict[str, Any]] = results.toArrow().sort_by("index").to_pylist()
+        return rows
 
 
 def _batches(pieces: list[Any], size: int) -> Iterator[list[Any]]:

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from warehouse import codec
 from warehouse.errors import WarehouseError
+from warehouse.source import close_reopened
 
 if TYPE_CHECKING:
     from pyspark.accumulators import Accumulator
@@ -27,17 +28,21 @@ def apply(todo: bytes, counted: Accumulator[int] | None, batches: Iterator[pa.Re
 
     told = {} if counted is None else {"done": counted.add}
     unpacked: tuple[Callable[..., Any], Sequence[Any]] | None = None
-    for index in itertools.chain.from_iterable(batch["id"].to_pylist() for batch in batches):
-        row = {"index": index, "value": b"", "error": "", "message": "", "number": 0}
-        try:
-            work, pieces = unpacked = unpacked or cloudpickle.loads(todo)
-            # as many tasks run at once as there are cores
-            with threadpool_limits(limits=1, user_api="blas"):
-                row["value"] = codec.encode(work(*pieces[index], **told))
-        except WarehouseError as error:
-            # as a result, as Spark would try again what fails for good
-            row |= {"error": type(error).__name__, "message": str(error), "number": _number(error)}
-        yield pa.RecordBatch.from_pylist([row], RESULTS)
+    try:
+        for index in itertools.chain.from_iterable(batch["id"].to_pylist() for batch in batches):
+            row = {"index": index, "value": b"", "error": "", "message": "", "number": 0}
+            try:
+                work, pieces = unpacked = unpacked or cloudpickle.loads(todo)
+                # as many tasks run at once as there are cores
+                with threadpool_limits(limits=1, user_api="blas"):
+                    row["value"] = codec.encode(work(*pieces[index], **told))
+            except WarehouseError as error:
+                # as a result, as Spark would try again what fails for good
+                row |= {"error": type(error).__name__, "message": str(error), "number": _number(error)}
+            yield pa.RecordBatch.from_pylist([row], RESULTS)
+    finally:
+        # this process lives on when the ingest has ended
+        close_reopened()
 
 
 def _number(error: BaseException | None) -> int:
