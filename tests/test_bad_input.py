@@ -270,7 +270,7 @@ def test_a_target_that_exists_is_refused_before_the_source_is_unpacked(dataset: 
 
 
 @pytest.mark.parametrize(
-    ("step", "after", "exists"), [("write", 1, False), ("write", 10, True), ("fsync", 0, True), ("fsync", 8, False)]
+    ("step", "after", "exists"), [("write", 1, False), ("write", 10, True), ("fsync", 1, True), ("fsync", 8, False)]
 )
 def test_a_full_disk_is_one_clear_line_and_changes_nothing(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: int, exists: bool

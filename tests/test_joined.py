@@ -397,6 +397,9 @@ def test_what_a_killed_extraction_has_left_is_removed_by_vacuum_and_none_of_it_i
     left = target / f"extracted-{32 * '0'}" / f"{32 * 'a'}.h5"
     left.parent.mkdir(parents=True)
     left.touch()
+    assert vacuum(target) == (1, 0)
+    left.parent.mkdir()
+    left.touch()
     summary = warehouse.ingest(models, target)
     assert summary.models == len(models)
     assert warehouse.verify(target).leftovers == (left.relative_to(target).as_posix(),)

@@ -27,6 +27,7 @@ from warehouse.lake import (
     leftovers,
     lock,
     make_folder,
+    remove_empty_folders,
 )
 from warehouse.maintenance import committed_paths
 from warehouse.pipeline import Pipeline
@@ -252,6 +253,10 @@ def _locked_target(
             work.clear(error)
             kept = (target / JOURNAL).exists()
             if is_new and not kept and not work.lake.is_committed:
+                # what workers wrote and could not tell of; nothing else was here
+                for path in leftovers(target, ()):
+                    path.unlink(missing_ok=True)
+                remove_empty_folders(target)
                 (target / LOCK).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     target.rmdir()

@@ -335,7 +335,8 @@ class _WorkerLake(Lake):
                 yield opened
         except BaseException:
             # nobody else will hear of it
-            self.discard()
+            with contextlib.suppress(OSError):
+                self.discard()
             raise
 
 
@@ -442,11 +443,12 @@ def lock(folder: Path) -> Iterator[None]:
                 f"{folder} is being written by another process (process id {file.read().strip() or 'unknown'}); "
                 "wait for it to end"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        # so that other machines see it, too
-        os.fsync(file.fileno())
+        with disk_errors(folder / LOCK):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            # so that other machines see it, too
+            os.fsync(file.fileno())
         yield
         file.truncate(0)
 

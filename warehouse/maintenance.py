@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from warehouse.connection import connect
-from warehouse.lake import DATABASE, is_unfinished, leftovers, lock, remove_empty_folders
+from warehouse.lake import DATABASE, EXTRACTED, JOURNAL, leftovers, lock, remove_empty_folders
 
 
 def vacuum(path: str | Path) -> tuple[int, int]:
@@ -28,7 +28,8 @@ def vacuum(path: str | Path) -> tuple[int, int]:
         No warehouse is there, or another process writes into it.
     """
     folder = Path(path)
-    if not folder.is_dir() or not any(folder.iterdir()) or not is_unfinished(folder):
+    # without its journal, a lake may be one whose database somebody has moved away
+    if not (folder / JOURNAL).exists() and not (any(folder.glob(f"{EXTRACTED}*")) and not (folder / "lake").exists()):
         connect(folder).close()
     with lock(folder):
         found = leftovers(folder, committed_paths(folder))
