@@ -85,7 +85,7 @@ def spark(path: str | Path, session: SparkSession) -> SparkWarehouse:
     path
         The warehouse's folder, which all workers see under the same path.
     session
-        A session of pyspark 4.0 or newer; it gets temporary views with names of their own.
+        A session of pyspark 4.1 or newer; it gets temporary views with names of their own.
 
     Raises
     ------

@@ -9,7 +9,7 @@ import typer
 
 from warehouse import changes
 from warehouse.changes import Change
-from warehouse.engines import Choice
+from warehouse.engines import chosen_runner
 from warehouse.extraction import LABELS, extract
 from warehouse.label_files import read_labels
 from warehouse.options import (
@@ -81,7 +81,7 @@ def refit(
     conf: ConfOption = None,
 ) -> None:
     """Choose basis and range of the histograms anew, over all filters, after much was added or removed."""
-    with Choice(engine, threads, master, tuple(conf or ())).runner() as runner, bar(errors) as progress:
+    with chosen_runner(engine, threads, master, conf) as runner, bar(errors) as progress:
         coordinates = changes.refit(path, runner=runner, progress=progress)
     note(f"{path}: basis of {coordinates.n:,} filters, range {coordinates.low:.4f} to {coordinates.high:.4f}")
 

@@ -18,7 +18,7 @@ import typer
 
 from warehouse import catalog, change_cli, changes, compare_cli, demo, extract_cli, figure_cli, output, verify_cli
 from warehouse.connection import connect
-from warehouse.engines import Choice
+from warehouse.engines import chosen_runner
 from warehouse.errors import QueryError, WarehouseError, duckdb_message
 from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
@@ -132,13 +132,12 @@ def ingest(
     conf: ConfOption = None,
 ) -> None:
     """Make a warehouse of dataset files or model files, or add a dataset to it."""
-    chosen = Choice(engine, threads, master, tuple(conf or ()))
     if append:
         if replace or restart:
             raise typer.BadParameter("--append cannot go with --replace or --restart")
         if len(sources) > 1 or meta or skip_bad:
             raise typer.BadParameter("--append takes one dataset; models are added by: warehouse add")
-        with chosen.runner() as runner, bar(errors) as progress:
+        with chosen_runner(engine, threads, master, conf) as runner, bar(errors) as progress:
             change = changes.append(
                 sources[0],
                 path,
@@ -149,7 +148,7 @@ def ingest(
             )
         change_cli.tell(change)
         return
-    with chosen.runner() as runner, bar(errors) as progress:
+    with chosen_runner(engine, threads, master, conf) as runner, bar(errors) as progress:
         summary = run_ingest(
             sources,
             path,

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 import typer
 
 from warehouse.options import assignments
 from warehouse.runner import LocalRunner, Runner
 
-Engine = Literal["local", "spark"]
 
+@contextlib.contextmanager
+def chosen_runner(engine: str, threads: int | None, master: str | None, conf: Sequence[str] | None) -> Iterator[Runner]:
+    """Start an engine as the command line names it, and end it with the context.
 
-@dataclass(frozen=True)
-class Choice:
-    """An engine as the command line names it.
-
-    Attributes
+    Parameters
     ----------
     engine
-        Its name.
+        ``local`` or ``spark``.
     threads
         Of this process; with ``local`` alone.
     master, conf
         Where Spark runs, and its settings as ``name=value``; with ``spark`` alone.
     """
+    if engine == "local":
+        for option, value in (("--master", master), ("--conf", conf)):
+            if value:
+                raise typer.BadParameter("goes with --engine spark", param_hint=option)
+        yield LocalRunner(threads)
+        return
+    if threads:
+        raise typer.BadParameter("goes with --engine local; see --master", param_hint="--threads")
+    from warehouse.on_spark.engine import started
+    from warehouse.on_spark.runner import SparkRunner
 
-    engine: Engine = "local"
-    threads: int | None = None
-    master: str | None = None
-    conf: tuple[str, ...] = ()
-
-    @contextlib.contextmanager
-    def runner(self) -> Iterator[Runner]:
-        """Start the engine, and end it with the context."""
-        if self.engine == "local":
-            for option, value in (("--master", self.master), ("--conf", self.conf)):
-                if value:
-                    raise typer.BadParameter("goes with --engine spark", param_hint=option)
-            yield LocalRunner(self.threads)
-            return
-        if self.threads:
-            raise typer.BadParameter("goes with --engine local; see --master", param_hint="--threads")
-        from warehouse.on_spark.engine import started
-        from warehouse.on_spark.runner import SparkRunner
-
-        with started(self.master, assignments(self.conf, "--conf")) as session:
-            yield SparkRunner(session)
+    with started(master, assignments(conf, "--conf")) as session:
+        yield SparkRunner(session)

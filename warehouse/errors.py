@@ -4,6 +4,7 @@ A message says what was found, where (file, dataset, row) and what to do about i
 it without a traceback and exits with status 1.
 """
 
+import errno
 import re
 
 
@@ -34,3 +35,17 @@ class QueryError(WarehouseError):
 def duckdb_message(error: Exception) -> str:
     """What DuckDB says of an error, without the stacks that it appends: Python's of a UDF, its own of its errors."""
     return re.split(r"\n\nAt:|\nTraceback|\n\nStack Trace", str(error), maxsplit=1)[0].rstrip()
+
+
+def system_error_number(error: BaseException | None) -> int:
+    """The number that the system gave the first error of a chain of causes that has one, if only for memory; else 0.
+
+    HDF5 makes an OSError of damage as well, but without a number.
+    """
+    while error:
+        if isinstance(error, MemoryError):
+            return errno.ENOMEM
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        error = error.__cause__
+    return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from warehouse import catalog
-from warehouse.errors import EngineError, LakeError, SourceError
+from warehouse.errors import EngineError, LakeError, SourceError, system_error_number
 from warehouse.joined import open_all
 from warehouse.journal import Journal, journaled_files
 from warehouse.lake import (
@@ -210,16 +210,9 @@ class _Work:
             self.lake.discard()
 
 
-def _is_refused(error: BaseException | None) -> bool:
+def _is_refused(error: BaseException) -> bool:
     """Whether a source is refused for what it holds, so that it will be another one when it is not; else try again."""
-    if not isinstance(error, SourceError):
-        return False
-    while error:
-        # HDF5 makes an OSError of damage too, but without the number that the system gives
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
-            return False
-        error = error.__cause__
-    return True
+    return isinstance(error, SourceError) and not system_error_number(error)
 
 
 @contextlib.contextmanager

@@ -198,13 +198,7 @@ class Warehouse:
         LakeError
             A file is missing, or polars would misread the path.
         """
-        rows = self.connection.sql("select name, path from warehouse.files order by rowid").fetchall()
-        paths = [self._folder / path for found, path in rows if found == name]
-        if not paths:
-            raise QueryError(f"the lake has no table {name!r}{did_you_mean(name, {found for found, _ in rows})}")
-        missing = next((path for path in paths if not path.is_file()), None)
-        if missing:
-            raise LakeError(f"{missing} is missing; copy the folder {self.path} whole, or ingest the source again")
+        paths = self.lake_paths(name)
         if name == "filters":
             if "=" in str(self._folder):
                 raise LakeError(f"{self._folder}: polars takes a folder with = for a partition; rename it, or use .sql")
@@ -212,6 +206,17 @@ class Warehouse:
         # what was added later may have other columns
         parts = [pl.scan_parquet(path, glob=False, hive_partitioning=False) for path in paths]
         return pl.concat(parts, how="diagonal_relaxed")
+
+    def lake_paths(self, name: str) -> list[Path]:
+        """The committed files of a table, absolute; the errors are those of `scan`."""
+        rows = self.connection.sql("select name, path from warehouse.files order by rowid").fetchall()
+        paths = [self._folder / path for found, path in rows if found == name]
+        if not paths:
+            raise QueryError(f"the lake has no table {name!r}{did_you_mean(name, {found for found, _ in rows})}")
+        missing = next((path for path in paths if not path.is_file()), None)
+        if missing:
+            raise LakeError(f"{missing} is missing; copy the folder {self.path} whole, or ingest the source again")
+        return paths
 
     def add(self, *models: object, replace: bool = False, **labels: object) -> Change:
         """Add models to the warehouse, on its basis and range, and go on with the new state.

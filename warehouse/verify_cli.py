@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from warehouse.engines import Choice
+from warehouse.engines import chosen_runner
 from warehouse.options import ConfOption, EngineOption, MasterOption, ThreadsOption, WarehousePath
 from warehouse.output import errors, note
 from warehouse.progress import bar
@@ -28,7 +28,7 @@ def verify(
     conf: ConfOption = None,
 ) -> None:
     """Check that a warehouse is whole and undamaged; one line a problem, and exit status 1 if there is any."""
-    with Choice(engine, threads, master, tuple(conf or ())).runner() as runner, bar(errors) as progress:
+    with chosen_runner(engine, threads, master, conf) as runner, bar(errors) as progress:
         found = run_verify(path, quick, layers=layers, runner=runner, progress=progress)
     for problem in found.problems:
         typer.echo(problem)

@@ -11,6 +11,7 @@ import logging
 import re
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ import sqlglot
 from sqlglot import exp
 
 from warehouse import sqlfiles
-from warehouse.errors import LakeError, QueryError, duckdb_message
+from warehouse.errors import QueryError, duckdb_message
+from warehouse.lake import lake_tables
 from warehouse.on_spark import dialect, functions, macros
 from warehouse.on_spark.failures import explain
 from warehouse.session import Warehouse, did_you_mean
@@ -52,8 +54,6 @@ class SparkWarehouse:
         self._prefix = f"warehouse_{uuid.uuid4().hex[:12]}_"
         self._views: set[str] = set()
         self._functions: set[str] = set()
-        files = self._catalog.connection.execute("select name, path from warehouse.files order by rowid").fetchall()
-        self._files = {name: [path for found, path in files if found == name] for name, _ in files}
         self._statements = {
             item.name: item.statement for item in sqlfiles.load("tables", "views") if item.kind == "view"
         }
@@ -61,7 +61,7 @@ class SparkWarehouse:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
 
-    @property
+    @cached_property
     def tables(self) -> tuple[str, ...]:
         """Names of all tables and views, without the session's prefix."""
         query = "select name from (show all tables) where database = 'warehouse' order by name"
@@ -164,7 +164,7 @@ class SparkWarehouse:
 
     def _frame(self, name: str) -> DataFrame:
         """The rows of a table or view of the warehouse."""
-        if name in self._files:
+        if name in lake_tables():
             return self._scan(name)
         if name in self._statements:
             body = re.sub(r"\A.*?\bas\b", "", self._statements[name], count=1, flags=re.IGNORECASE | re.DOTALL)
@@ -174,10 +174,7 @@ class SparkWarehouse:
 
     def _scan(self, name: str) -> DataFrame:
         """The committed files of a table of the lake, with the columns of the whole table."""
-        paths = [self._folder / path for path in self._files[name]]
-        missing = next((path for path in paths if not path.is_file()), None)
-        if missing:
-            raise LakeError(f"{missing} is missing; copy the folder {self.path} whole, or ingest the source again")
+        paths = self._catalog.lake_paths(name)
         relation = self._catalog.sql(f"from {name}")
         columns = zip(relation.columns, relation.types, strict=True)
         schema = ", ".join(f"`{_escaped(column)}` {_spark_type(kind)}" for column, kind in columns)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from warehouse import codec
-from warehouse.errors import WarehouseError
+from warehouse.errors import WarehouseError, system_error_number
 from warehouse.source import close_reopened
 
 if TYPE_CHECKING:
@@ -38,17 +38,8 @@ def apply(todo: bytes, counted: Accumulator[int] | None, batches: Iterator[pa.Re
                     row["value"] = codec.encode(work(*pieces[index], **told))
             except WarehouseError as error:
                 # as a result, as Spark would try again what fails for good
-                row |= {"error": type(error).__name__, "message": str(error), "number": _number(error)}
+                row |= {"error": type(error).__name__, "message": str(error), "number": system_error_number(error)}
             yield pa.RecordBatch.from_pylist([row], RESULTS)
     finally:
         # this process lives on when the ingest has ended
         close_reopened()
-
-
-def _number(error: BaseException | None) -> int:
-    """The number that the system gave the first error of a chain that has one; 0 if none has."""
-    while error:
-        if isinstance(error, OSError) and error.errno:
-            return error.errno
-        error = error.__cause__
-    return 0
