@@ -12,9 +12,10 @@ import pytest
 
 from tests.test_statistics import moments_of
 from warehouse import passes, pipeline, plan
-from warehouse.coordinates import Basis, Coordinates, reach
+from warehouse.coordinates import Basis, Coordinates, estimated_ends
 from warehouse.errors import LakeError, SourceError
-from warehouse.lake import FilterFile, Lake
+from warehouse.filter_file import FilterFile
+from warehouse.lake import Lake
 from warehouse.layer_scan import Measurement
 from warehouse.plan import Run, Segment
 from warehouse.runner import LocalRunner
@@ -187,51 +188,37 @@ def test_a_weight_that_is_not_finite_and_that_no_layer_claims_is_an_error_too(tm
         convert(Lake(tmp_path), weights, segment, allow_nonfinite=False)
 
 
-def test_blocks_are_boxed_so_that_no_coefficient_leaves_its_bounds(
-    converted: tuple[Path, list[Measurement]],
-) -> None:
-    for run, m in zip(SEGMENT.runs, converted[1], strict=True):
-        if run.layer_id != NOT_FINITE:
-            low, high = reach(m.scan.boxes, TRIAL, BASIS)
-            parts = np.split(coefficients(run.layer_id), range(8, run.n, 8), axis=1)
-            for part, lowest, highest in zip(parts, low, high, strict=True):
-                assert lowest <= part.min() <= part.max() <= highest
+def blocks_of(path: Path, measurements: list[Measurement]) -> list[pipeline.Block]:
+    """The blocks of all finite layers."""
+    measured = zip(SEGMENT.runs, measurements, strict=True)
+    return [pipeline.Block(path, FIRST, block) for run, m in measured if m.extent.is_finite for block in run.blocks()]
 
 
-def candidates(path: Path, measurements: list[Measurement], trial: Basis | None) -> list[pipeline.Candidate]:
-    """The blocks of all finite layers, with bounds by a trial basis or with none."""
-    found = []
-    for run, m in zip(SEGMENT.runs, measurements, strict=True):
-        blocks = list(run.blocks()) if m.extent.is_finite else []
-        open_end = np.full(len(blocks), np.inf)
-        low, high = reach(m.scan.boxes, trial, BASIS) if trial else (-open_end, open_end)
-        found += [pipeline.Candidate(path, FIRST, *each) for each in zip(blocks, low, high, strict=True)]
-    return found
-
-
-@pytest.mark.parametrize("bounded", [True, False])
-@pytest.mark.parametrize("first_look", [1, 3, 100])
-def test_the_range_is_that_of_all_coefficients_wherever_one_looks_first(
-    converted: tuple[Path, list[Measurement]], bounded: bool, first_look: int
-) -> None:
-    path, measurements = converted
+def test_the_range_of_blocks_is_that_of_their_coefficients(converted: tuple[Path, list[Measurement]]) -> None:
     done = Progress()
-    with patch.object(pipeline, "FIRST_LOOK", first_look):
-        blocks = candidates(path, measurements, TRIAL if bounded else None)
-        found = pipeline.find_range(blocks, BASIS, LocalRunner(2), done)
+    found = pipeline.range_of(blocks_of(*converted), BASIS, LocalRunner(2), done)
     c = np.hstack([coefficients(layer_id) for layer_id in SIZES if layer_id != NOT_FINITE])
     assert found == pytest.approx((c.min(), c.max()), abs=1e-12)
     assert done.total == SEGMENT.n - SIZES[NOT_FINITE]
 
 
-def test_blocks_that_their_bounds_rule_out_are_not_read(converted: tuple[Path, list[Measurement]]) -> None:
-    blocks = candidates(*converted, TRIAL)
-    with (
-        patch.object(pipeline, "FIRST_LOOK", 1),
-        patch.object(passes, "extremes", side_effect=passes.extremes) as looks,
-    ):
-        pipeline.find_range(blocks, BASIS, LocalRunner(1), Progress())
-    assert 1 <= looks.call_count < len(blocks) // 2
+def test_the_boxes_of_blocks_tell_where_the_ends_of_the_range_are(converted: tuple[Path, list[Measurement]]) -> None:
+    blocks = blocks_of(*converted)
+    boxes = np.concatenate([m.scan.boxes for m in converted[1]])
+    with patch.object(pipeline, "FIRST_LOOK", 1):
+        chosen = pipeline.promising(*estimated_ends(boxes, TRIAL, BASIS))
+    assert 1 <= len(chosen) <= 2 < len(blocks)
+    found = pipeline.range_of([blocks[i] for i in chosen], BASIS, LocalRunner(1), Progress())
+    c = np.hstack([coefficients(layer_id) for layer_id in SIZES if layer_id != NOT_FINITE])
+    assert found == pytest.approx((c.min(), c.max()), abs=1e-12)
+
+
+def test_the_most_promising_blocks_hold_the_least_and_the_greatest_and_of_equal_ones_the_first() -> None:
+    lowest = np.array([-1.0, -3, -3, -2, -3, 0])
+    highest = np.array([0.5, 1, 1, 4, 1, 0])
+    with patch.object(pipeline, "FIRST_LOOK", 2):
+        assert pipeline.promising(lowest, highest) == [1, 3]
+    assert pipeline.promising(lowest, highest) == [0, 1, 3, 5]
 
 
 def test_a_trial_basis_is_close_to_that_of_all_filters_and_leaves_out_what_is_not_finite() -> None:
@@ -274,8 +261,9 @@ def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Measu
     finite = [m.extent.is_finite for m in measurements]
     done = Progress()
     low, high = -2.0, 2.5
-    tallies = passes.count(path, path, SEGMENT, finite, (), Coordinates(BASIS, 1, low, high), done).tallies
-    counts = [tally.counts for tally in tallies]
+    coordinates = Coordinates(BASIS, 1, low, high)
+    counted = passes.count(path, SEGMENT, finite, True, coordinates, done, is_kept=True)
+    counts = [tally.counts for tally in counted.tallies]
     assert done.total == SEGMENT.n
     for run, count in zip(SEGMENT.runs, counts, strict=True):
         if run.layer_id == NOT_FINITE:
@@ -290,6 +278,28 @@ def test_counting_gives_each_layers_histograms(converted: tuple[Path, list[Measu
         assert found == expected
 
 
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_counting_finds_what_lies_beyond_a_range_that_may_be_widened(
+    converted: tuple[Path, list[Measurement]], is_cached: bool
+) -> None:
+    path, measurements = converted
+    finite = [m.extent.is_finite for m in measurements]
+    c = np.hstack([coefficients(layer_id) for layer_id in SIZES if layer_id != NOT_FINITE])
+    low, high = (float(each) for each in np.partition(c.ravel(), (3, -4))[[3, -4]])
+
+    def count(low: float, high: float, *, is_kept: bool) -> passes.Counted:
+        coordinates = Coordinates(BASIS, 1, low, high)
+        return passes.count(path, SEGMENT, finite, is_cached, coordinates, Progress(), is_kept=is_kept)
+
+    kept = count(low, high, is_kept=True)
+    assert sum(tally.outside for tally in kept.tallies) == 6
+    assert (kept.low, kept.high) == (np.inf, -np.inf)
+    for narrow in ((low, high), (low, c.max()), (c.min(), c.max())):
+        widened = count(*narrow, is_kept=False)
+        assert (widened.low, widened.high) == pytest.approx((c.min(), c.max()), abs=1e-12)
+        assert sum(tally.outside for tally in widened.tallies) == 0
+
+
 @pytest.mark.parametrize("weight", [np.nan, -np.inf])
 def test_a_weight_that_is_not_finite_any_more_is_an_error_that_names_file_and_filters(
     tmp_path: Path, weight: float
@@ -300,9 +310,10 @@ def test_a_weight_that_is_not_finite_any_more_is_an_error_that_names_file_and_fi
     coordinates = Coordinates(BASIS, 1, -2.0, 2.5)
     expected = f"{path}: filters {RUN[NOT_FINITE].start} to {RUN[NOT_FINITE].stop - 1} were finite"
     with pytest.raises(LakeError, match=expected):
-        passes.count(path, path, SEGMENT, [True] * len(SEGMENT.runs), (), coordinates, Progress())
+        passes.count(path, SEGMENT, [True] * len(SEGMENT.runs), True, coordinates, Progress(), is_kept=True)
+    blocks = [block for run in SEGMENT.runs for block in run.blocks()]
     with pytest.raises(LakeError, match=expected):
-        passes.extremes_in(path, FIRST, [block for run in SEGMENT.runs for block in run.blocks()], BASIS, Progress())
+        passes.extremes_in(path, FIRST, blocks, BASIS, Progress(), is_cached=True)
 
 
 def test_a_divided_layer_that_is_not_read_back_as_it_was_written_is_an_error(tmp_path: Path) -> None:

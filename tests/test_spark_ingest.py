@@ -182,7 +182,7 @@ def test_an_interrupted_ingest_goes_on_with_what_is_noted(
 ) -> None:
     target = tmp_path / "w"
     with monkeypatch.context() as patch:
-        patch.setattr("warehouse.pipeline.likely_range", interrupted)
+        patch.setattr("warehouse.pipeline.range_of", interrupted)
         with pytest.raises(KeyboardInterrupt):
             warehouse.ingest(sample, target, runner=runner)
     converted = set(target.glob("lake/filters/*/*.parquet"))

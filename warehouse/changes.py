@@ -7,7 +7,6 @@ the warehouse is what it was. Files that no longer belong to it stay for its rea
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 import time
 from bisect import bisect_left
@@ -30,10 +29,11 @@ from warehouse.connection import connect
 from warehouse.coordinates import Basis, Coordinates
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.extraction import ExtractedModel, write_dataset
+from warehouse.filter_file import may_be_cached
 from warehouse.ingest import commit
 from warehouse.lake import LOCK, Lake, LakeFile, lock
 from warehouse.metadata import Start, tabulate
-from warehouse.pipeline import Candidate, Pipeline, find_range
+from warehouse.pipeline import Block, Pipeline, range_of
 from warehouse.plan import Segment, runs_of
 from warehouse.runner import Counter, LocalRunner, Progress, Runner, for_stage
 from warehouse.source import Source, naming, open_source
@@ -405,18 +405,21 @@ def refit(
             raise LakeError(f"{lake.folder}: layer_moments are of {n:,} filters and {n_finite:,} are finite: damaged")
 
         counter.begin("measuring")
-        candidates = [
-            Candidate(path, segment.runs[0].start, block, -math.inf, math.inf)
+        blocks = [
+            Block(path, segment.runs[0].start, filters)
             for path, segment, runs in zip(paths, segments, measured, strict=True)
             for run in runs
-            for block in run.blocks()
+            for filters in run.blocks()
         ]
-        coordinates = Coordinates.spanning(basis, n, *find_range(candidates, basis, runner, counter.add))
+        # as they are read twice, one after the other
+        is_cached = all(may_be_cached([path.stat().st_size for path in paths]))
+        low, high = range_of(blocks, basis, runner, counter.add, is_cached=is_cached)
+        coordinates = Coordinates.spanning(basis, n, low, high)
 
         counter.begin("counting")
-        count = partial(passes.count, coordinates=coordinates)
-        looks: list[tuple[int, ...]] = [()] * len(paths)
-        counted = runner.map(passes.Counted, count, paths, paths, segments, finite, looks, done=counter.add)
+        count = partial(passes.count, coordinates=coordinates, is_kept=True)
+        each_cached = [is_cached] * len(paths)
+        counted = runner.map(passes.Counted, count, paths, segments, finite, each_cached, done=counter.add)
         tallies = [tally for each in counted for tally in each.tallies]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]

@@ -2,7 +2,7 @@
 
 Gets merged moments and blocks ``(9, n) float32``; hands on partial results that merge, as in ``statistics``. The
 range depends on the basis, and the basis on every filter: so that the range costs no pass of its own, blocks are
-boxed in the axes of a trial basis, and only those whose box reaches far enough in the true one are looked at again.
+boxed in the axes of a trial basis, which tells where its ends are likely to be, and counting tells whether they are.
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ BINS = 70
 """Bins of a coefficient histogram."""
 EDGE_ROUNDING = 1e-6
 """Bins by which a coefficient may miss the range by rounding alone."""
-LENGTH = 3.0
-"""That no scaled filter exceeds: none of its nine weights is greater than 1."""
-ROUNDING = 16 * float(np.finfo(np.float32).eps)
-"""What a sum of ten float32 products may be off by, as a share of the sum of their magnitudes."""
 
 
 @dataclass(frozen=True)
@@ -117,45 +113,27 @@ class Coordinates:
         return cls(basis, n, low, high if high > low else low + 1)
 
 
-def reach(boxes: Float32, trial: Basis, basis: Basis) -> tuple[Float64, Float64]:
-    """Bounds of the coefficients of the filters in each box.
+def estimated_ends(boxes: Float32, trial: Basis, basis: Basis) -> tuple[Float64, Float64]:
+    """About the least and the greatest coefficient of the filters in each box.
 
     Parameters
     ----------
     boxes
-        ``(m, 9, 2)`` least and greatest projection of scaled filters on each component of ``trial``, taken in float32.
+        ``(m, 9, 2)`` least and greatest projection of scaled filters on each component of ``trial``.
     trial
         The basis of their axes.
     basis
-        The one that the coefficients are of. As both are orthonormal, its components are combinations of the axes.
+        The one that the coefficients are of. A component is taken for the axis that it is closest to.
 
     Returns
     -------
-    ``(m,)`` no coefficient of any component is less than, and ``(m,)`` none greater.
-
-    Notes
-    -----
-    Two bounds, of which the closer one counts. A component is a combination of axes, each of which is within the box.
-    And what lies far out on one axis has little left for all others, as a filter's length is bounded: which says most
-    where the bases are close and the filters at the very end of the range.
+    ``(m,)`` about the least coefficient of any component, and ``(m,)`` about the greatest.
     """
-    # a filter's length is at most 3, and so is the sum of a row's magnitudes
-    slack = SIZE * ROUNDING
-    rotation = np.clip(basis.loadings @ trial.loadings.T, -1, 1)[None]
-    low, high = boxes[:, None, :, 0] - np.float64(slack), boxes[:, None, :, 1] + np.float64(slack)
-    ends = rotation * low, rotation * high
-    least, greatest = np.minimum(*ends).sum(axis=2), np.maximum(*ends).sum(axis=2)
-
-    def at(axis: Float64, sign: int) -> Float64:
-        """The furthest that filters with these projections on each single axis reach, as their lengths are bounded."""
-        across = np.sqrt((1 - rotation**2) * np.maximum(LENGTH**2 - axis**2, 0))
-        furthest: Float64 = rotation * axis + sign * across
-        return furthest
-
-    # the furthest of all is LENGTH away, at LENGTH times the cosine; nearer ones fall off to both sides of it
-    least = np.maximum(least, at(np.clip(-LENGTH * rotation, low, high), -1).max(axis=2)) - basis.offset
-    greatest = np.minimum(greatest, at(np.clip(LENGTH * rotation, low, high), 1).min(axis=2)) - basis.offset
-    return least.min(axis=1) - slack, greatest.max(axis=1) + slack
+    cosines = basis.loadings @ trial.loadings.T
+    axes = np.abs(cosines).argmax(axis=1)
+    signs = np.sign(cosines[np.arange(SIZE), axes])
+    ends = boxes[:, axes] * signs[:, None] - basis.offset[:, None]
+    return ends.min(axis=(1, 2)), ends.max(axis=(1, 2))
 
 
 def extremes(block: Float32, basis: Basis) -> tuple[float, float]:
@@ -168,7 +146,7 @@ def extremes(block: Float32, basis: Basis) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
-def histogram(block: Float32, coordinates: Coordinates) -> tuple[Int64, int]:
+def histogram(block: Float32, coordinates: Coordinates, margin: float = EDGE_ROUNDING) -> tuple[Int64, int]:
     """Count the coefficients of a block in equal bins over the range.
 
     Parameters
@@ -177,15 +155,17 @@ def histogram(block: Float32, coordinates: Coordinates) -> tuple[Int64, int]:
         ``(9, n)`` filters, without NaN or infinity: there the kernel would write anywhere in memory.
     coordinates
         Basis and range.
+    margin
+        Bins by which the range is taken to be wider on both sides when it is told what lies outside; below 0 narrower.
 
     Returns
     -------
-    ``(9, 70)`` counts, and how many coefficients lie outside the range by more than rounding: they count in the
-    bins at its ends. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit exactly
-    on the middle edge wherever ``low`` and ``high`` come from opposite sign patterns.
+    ``(9, 70)`` counts, and how many coefficients lie outside the range by more than ``margin``; whatever lies outside
+    counts in the bins at its ends. The nudge of 1e-9 bins makes ties on an edge repeatable: all-zero filters sit
+    exactly on the middle edge wherever ``low`` and ``high`` come from opposite sign patterns.
     """
     from warehouse import kernels
 
     counts = np.zeros((SIZE, BINS), np.int64)
-    outside = kernels.histogram(*kernels.flat(block), *coordinates.to_bins, EDGE_ROUNDING, counts)
+    outside = kernels.histogram(*kernels.flat(block), *coordinates.to_bins, margin, counts)
     return counts, outside

@@ -156,13 +156,13 @@ def extremes(values: Any, step: int, n: int, loadings: Any, ends: Any) -> None:
 
 
 @_kernel
-def histogram(values: Any, step: int, n: int, loadings: Any, shift: Any, rounding: float, counts: Any) -> int:
+def histogram(values: Any, step: int, n: int, loadings: Any, shift: Any, margin: float, counts: Any) -> int:
     """Count positions, products of ``loadings (9, 9)`` and scaled filters plus ``shift (9,)``, by their whole parts.
 
     Returns
     -------
-    How many lie outside of 0 to the number of bins by more than ``rounding``; these count in the bins at the ends of
-    ``counts (9, bins) int64``, to which all are added.
+    How many lie outside of 0 to the number of bins by more than ``margin``. What lies outside counts in the bins at the
+    ends of ``counts (9, bins) int64``, to which all are added.
     """
     x, peak = np.empty((SIZE, TILE)), np.empty(TILE, np.float32)
     bins = np.empty((SIZE, TILE), np.int32)
@@ -174,7 +174,7 @@ def histogram(values: Any, step: int, n: int, loadings: Any, shift: Any, roundin
         for i in range(SIZE):
             for j in range(m):
                 position = _product(loadings, i, x, j) + shift[i]
-                outside += (position < -rounding) | (position > n_bins + rounding)
+                outside += (position < -margin) | (position > n_bins + margin)
                 bins[i, j] = np.int32(min(max(position, 0.0), n_bins - 1.0))
         # filter by filter, as equal bins one after the other would wait for each other
         for j in range(m):

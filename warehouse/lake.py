@@ -107,61 +107,6 @@ class _HashingFile:
         return self._hash.hexdigest()
 
 
-class FilterFile:
-    """A finished file of filters, to be read by one thread.
-
-    Parameters
-    ----------
-    path
-        The Parquet file.
-    start
-        ``filter_id`` of its first row; the ids have no gaps.
-    """
-
-    def __init__(self, path: Path, start: int) -> None:
-        self.path = path
-        self._file = pq.ParquetFile(path)
-        sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self._edges = start + np.concatenate([[0], np.cumsum(sizes)])
-        self._memory = np.empty(9 * max(sizes, default=0), np.float32)
-        self._cached: tuple[int, NDArray[np.float32]] = (-1, np.empty((9, 0), np.float32))
-
-    def __enter__(self) -> FilterFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Weights ``(9, stop - start) float32`` of filters ``start`` to ``stop``, valid until the next call."""
-        first = int(np.searchsorted(self._edges, start, side="right")) - 1
-        last = int(np.searchsorted(self._edges, stop, side="left"))
-        parts = []
-        for group in range(first, last):
-            low, high = int(self._edges[group]), int(self._edges[group + 1])
-            part = self._row_group(group)[:, max(start, low) - low : min(stop, high) - low]
-            # the next row group comes into the same memory
-            parts.append(part if group + 1 == last else part.copy())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-    def _row_group(self, group: int) -> NDArray[np.float32]:
-        if self._cached[0] != group:
-            table = self._file.read_row_group(group, columns=list(WEIGHTS), use_threads=False)
-            # written over by the next row group: what `read` gives away is a view
-            weights = self._memory[: 9 * table.num_rows].reshape(9, table.num_rows)
-            for i, column in enumerate(table.columns):
-                weights[i] = column.to_numpy()
-            self._cached = (group, weights)
-        return self._cached[1]
-
-
-def read_ahead(path: Path) -> None:
-    """Have the system fetch a whole file while its first part is worked off, where it can."""
-    if hasattr(os, "posix_fadvise"):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
-
 class FilterWriter:
     """Writes the filters of one segment, a chunk at a time; its ids begin at that of the source's first filter."""
 

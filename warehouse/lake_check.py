@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.lake import DATABASE, FILTER_SCHEMA, NO_MODEL, FilterFile, LakeFile, table_of, unnamed
+from warehouse.filter_file import FilterFile
+from warehouse.lake import DATABASE, FILTER_SCHEMA, NO_MODEL, LakeFile, table_of, unnamed
 from warehouse.layer_scan import LayerExtent, LayerScan
 from warehouse.legible import printable
 from warehouse.plan import BLOCK_FILTERS, SEGMENT_FILTERS, Run, runs_of

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from warehouse.coordinates import BINS, Basis, Coordinates, extremes, histogram
+from warehouse.coordinates import BINS, EDGE_ROUNDING, Basis, Coordinates, extremes, histogram
 from warehouse.errors import LakeError, SourceError
-from warehouse.lake import FilterFile, Lake, LakeFile, read_ahead
+from warehouse.filter_file import FilterFile
+from warehouse.lake import Lake, LakeFile
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import CHUNK_FILTERS, Run, Segment
 from warehouse.runner import Done
@@ -179,10 +180,12 @@ def finite_runs(path: Path, segment: Segment, unmeasured: Collection[int]) -> li
     return [is_finite(run) for run in segment.runs]
 
 
-def extremes_in(path: Path, first: int, blocks: Iterable[Run], basis: Basis, done: Done) -> tuple[float, float]:
+def extremes_in(
+    path: Path, first: int, blocks: Iterable[Run], basis: Basis, done: Done, *, is_cached: bool
+) -> tuple[float, float]:
     """Least and greatest coefficient of any component in blocks of a file whose first filter is ``first``."""
     low, high = math.inf, -math.inf
-    with FilterFile(path, first) as file:
+    with FilterFile(path, first, is_cached=is_cached) as file:
         for block in blocks:
             lowest, highest = extremes(_read_measured(file, block.start, block.stop), basis)
             low, high = min(low, lowest), max(high, highest)
@@ -209,12 +212,13 @@ class Counted:
 
 def count(
     path: Path,
-    later: Path,
     segment: Segment,
     finite: Sequence[bool],
-    looks: Collection[int],
+    is_cached: bool,
     coordinates: Coordinates,
     done: Done,
+    *,
+    is_kept: bool,
 ) -> Counted:
     """Histograms of each run, empty where weights are not finite.
 
@@ -222,27 +226,28 @@ def count(
     ----------
     path, segment
         What to count.
-    later
-        A file that is needed soon, for the system to fetch while this one is worked off.
     finite
         Whether each run has statistics.
-    looks
-        First filters of the blocks to look at, whether they hold coefficients beyond the range.
+    is_cached
+        Whether the file may be in the page cache.
     coordinates, done
         Basis and range; is told of the progress.
+    is_kept
+        Whether the range stays as it is, so that what lies outside is counted as such. Otherwise the blocks that hold
+        coefficients at its ends or beyond are looked at.
     """
+    margin = EDGE_ROUNDING if is_kept else -EDGE_ROUNDING
     tallies, low, high = [], math.inf, -math.inf
-    for each in (path, later):
-        read_ahead(each)
-    with FilterFile(path, segment.runs[0].start) as file:
+    with FilterFile(path, segment.runs[0].start, is_cached=is_cached) as file:
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0
             for block in run.blocks() if is_finite else ():
                 weights = _read_measured(file, block.start, block.stop)
-                found, beyond = histogram(weights, coordinates)
+                found, beyond = histogram(weights, coordinates, margin)
                 counts += found
-                outside += beyond
-                if block.start in looks:
+                if is_kept:
+                    outside += beyond
+                elif beyond:
                     lowest, highest = extremes(weights, coordinates.basis)
                     low, high = min(low, lowest), max(high, highest)
             tallies.append(Tally(Counts.of(counts), outside))

@@ -2,17 +2,15 @@
 
 Two passes: the first reads the source once, writes the filters as Parquet and measures all that needs no basis; the
 basis follows, unless there is one that is kept, and with another look at the few blocks that are likely to hold the
-extremes the range of the histograms. The second reads the Parquet files and counts the histograms; where it finds what
-lies beyond the range, it is wider, and all is counted again. Workers take whole segments; what they return merges. Gets
-an open source and its tables; hands on a lake that only needs the commit.
+extremes the range of the histograms. The second reads the Parquet files and counts the histograms; should it find what
+lies beyond the range, that is widened and all is counted again. Workers take whole segments; what they return merges.
+Gets an open source and its tables; hands on a lake that only needs the commit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import heapq
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,27 +21,27 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from warehouse import passes, rollups
-from warehouse.coordinates import Basis, Coordinates, reach
+from warehouse.coordinates import Basis, Coordinates, estimated_ends
 from warehouse.errors import SourceError
+from warehouse.filter_file import may_be_cached
 from warehouse.journal import Journal
-from warehouse.lake import Lake
+from warehouse.lake import Lake, LakeFile
 from warehouse.layer_scan import Measurement
 from warehouse.metadata import Metadata
 from warehouse.plan import Run, Segment, runs_of, segments_of
 from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner
 from warehouse.source import FilterSource
-from warehouse.statistics import merge_moments
+from warehouse.statistics import Float64, merge_moments
 from warehouse.version import __version__
 
 T = TypeVar("T")
 
-FETCHED_AHEAD = 6
-"""Files of up to 40 MB that a disk is asked for before they are counted."""
 FIRST_LOOK = 128
-"""Blocks to look at first, at each end of the range: the extremes are most likely among them."""
+"""Blocks to look at for each end of the range before counting: the extremes are most likely among them."""
 
 
 @dataclass(frozen=True)
@@ -62,61 +60,47 @@ class Measured:
     outside: int
 
 
-class Candidate(NamedTuple):
-    """A block that may hold an end of the range: its file, the first filter of that, and bounds of its coefficients."""
+class Block(NamedTuple):
+    """Filters of one layer: the file that holds them, the first filter of that, and which they are."""
 
     path: Path
     first: int
-    block: Run
-    low: float
-    high: float
+    filters: Run
 
 
-def likely_range(
-    candidates: Sequence[Candidate], basis: Basis, runner: Runner, done: Done
-) -> tuple[float, float, list[Candidate]]:
-    """Least and greatest coefficient of any component in the blocks with the widest bounds, and what that leaves open.
+def promising(lowest: Float64, highest: Float64) -> list[int]:
+    """Where to look for the ends of a range: positions of the least and of the greatest of some estimates.
+
+    Of equal ones the first: they are likely to be of copies of one filter.
+    """
+    ends = (np.unique(estimates, return_index=True)[1][:FIRST_LOOK] for estimates in (lowest, -highest))
+    positions: list[int] = np.union1d(*ends).tolist()
+    return positions
+
+
+def range_of(
+    blocks: Iterable[Block], basis: Basis, runner: Runner, done: Done, *, is_cached: bool = True
+) -> tuple[float, float]:
+    """Least and greatest coefficient of any component in blocks.
 
     Parameters
     ----------
-    candidates
-        All blocks, file by file.
+    blocks
+        File by file.
     basis
         Gives the coefficients.
     runner
         Applies the function that looks at them.
     done
-        Is told how many filters need no further look.
-
-    Returns
-    -------
-    The range, and the blocks that may hold coefficients beyond it.
+        Is told of the progress.
+    is_cached
+        Whether their files may be in the page cache.
     """
-    lowest_first = heapq.nsmallest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].low)
-    highest_first = heapq.nlargest(FIRST_LOOK, range(len(candidates)), key=lambda i: candidates[i].high)
-    promising = {*lowest_first, *highest_first}
-    low, high = _look([candidates[i] for i in sorted(promising)], basis, runner, done)
-    others = [candidate for i, candidate in enumerate(candidates) if i not in promising]
-    unsure = [candidate for candidate in others if candidate.low < low or candidate.high > high]
-    done(sum(candidate.block.n for candidate in others) - sum(candidate.block.n for candidate in unsure))
-    return low, high, unsure
-
-
-def find_range(candidates: Sequence[Candidate], basis: Basis, runner: Runner, done: Done) -> tuple[float, float]:
-    """Least and greatest coefficient of any component in all blocks; parameters as in `likely_range`."""
-    low, high, unsure = likely_range(candidates, basis, runner, done)
-    if unsure:
-        lowest, highest = _look(unsure, basis, runner, done)
-        low, high = min(low, lowest), max(high, highest)
-    return low, high
-
-
-def _look(chosen: Sequence[Candidate], basis: Basis, runner: Runner, done: Done) -> tuple[float, float]:
-    files = [list(group) for _, group in groupby(chosen, key=itemgetter(0, 1))]
-    blocks = [[candidate.block for candidate in file] for file in files]
+    files = [list(group) for _, group in groupby(blocks, key=itemgetter(0, 1))]
+    runs = [[block.filters for block in file] for file in files]
     paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
-    look = partial(passes.extremes_in, basis=basis)
-    ends = runner.map(tuple[float, float], look, paths, firsts, blocks, done=done)
+    look = partial(passes.extremes_in, basis=basis, is_cached=is_cached)
+    ends = runner.map(tuple[float, float], look, paths, firsts, runs, done=done)
     lows, highs = zip(*ends, strict=True)
     return min(lows), max(highs)
 
@@ -189,25 +173,24 @@ class Pipeline:
         LakeError
             A file that cannot be written, or is not read back as it was written.
         """
-        unsure: list[Candidate] = []
         if self.coordinates:
             converted, coordinates = self._convert(None, allow_nonfinite), self.coordinates
         else:
             trial = passes.trial_basis(self.source)
             converted = self._convert(trial, allow_nonfinite)
-            coordinates, unsure = self._own_coordinates(trial, converted)
-        paths = self._paths(converted)
+            coordinates = self._own_coordinates(trial, converted)
+        files = [segment.file for segment in converted]
         extents = [[(m.layer_id, m.extent) for m in segment.measurements] for segment in converted]
         self._write_measurements([m for segment in converted for m in segment.measurements])
         # before the histograms need as much room
         del converted
         finite = [[extent.is_finite for _, extent in segment] for segment in extents]
-        counted = self._count("counted", paths, finite, coordinates, unsure)
+        counted = self._count("counted", files, finite, coordinates, is_kept=self.coordinates is not None)
         low = min(coordinates.low, *(each.low for each in counted))
         high = max(coordinates.high, *(each.high for each in counted))
         if (low, high) != (coordinates.low, coordinates.high):
             coordinates = Coordinates.spanning(coordinates.basis, coordinates.n, low, high)
-            counted = self._count("counted again", paths, finite, coordinates, [])
+            counted = self._count("counted again", files, finite, coordinates, is_kept=True)
         tallies = [tally for each in counted for tally in each.tallies]
         if self.source.fingerprint() != self.fingerprint:
             raise SourceError("changed while it was read; run it again when the file is complete")
@@ -287,46 +270,47 @@ class Pipeline:
     def _count(
         self,
         stage: str,
-        paths: Sequence[Path],
+        files: Sequence[LakeFile],
         finite: Sequence[Sequence[bool]],
         coordinates: Coordinates,
-        unsure: Iterable[Candidate],
+        *,
+        is_kept: bool,
     ) -> list[passes.Counted]:
         self.counter.begin("counting")
-        of_file = defaultdict(set)
-        for candidate in unsure:
-            of_file[candidate.path].add(candidate.block.start)
-        looks = [of_file[path] for path in paths]
-        count = partial(passes.count, coordinates=coordinates)
-        # last first, as the files written last may still be in memory
-        later = [paths[max(0, i - FETCHED_AHEAD)] for i in range(len(paths))]
-        return self._resumed(stage, passes.Counted, count, paths, later, self.segments, finite, looks, last_first=True)
+        paths = self._paths(files)
+        count = partial(passes.count, coordinates=coordinates, is_kept=is_kept)
+        is_cached = may_be_cached([file.bytes for file in files])
+        # last first, as these are still in memory
+        return self._resumed(stage, passes.Counted, count, paths, self.segments, finite, is_cached, last_first=True)
 
-    def _paths(self, converted: Iterable[passes.Converted]) -> list[Path]:
+    def _paths(self, files: Iterable[LakeFile]) -> list[Path]:
         # a worker's working directory may be another
-        return [self.lake.folder.absolute() / segment.file.path for segment in converted]
+        return [self.lake.folder.absolute() / file.path for file in files]
 
-    def _own_coordinates(
-        self, trial: Basis, converted: Sequence[passes.Converted]
-    ) -> tuple[Coordinates, list[Candidate]]:
-        """Basis and likely range, and the blocks that counting has to look at, as they may hold more of it."""
+    def _own_coordinates(self, trial: Basis, converted: Sequence[passes.Converted]) -> Coordinates:
+        """Basis and likely range."""
         moments = merge_moments(m.scan.scaled for file in converted for m in file.measurements)
         if moments.n == 0:
             raise SourceError("/filters: every layer has NaN or infinite weights, nothing can be computed")
         basis = Basis.of(moments)
         self.counter.begin("measuring")
-        candidates = [
-            Candidate(path, segment.runs[0].start, block, *ends)
-            for path, segment, file in zip(self._paths(converted), self.segments, converted, strict=True)
-            for run, m in zip(segment.runs, file.measurements, strict=True)
+        paths = self._paths(each.file for each in converted)
+        finite = [
+            (path, segment.runs[0].start, run, m.scan.boxes)
+            for path, segment, each in zip(paths, self.segments, converted, strict=True)
+            for run, m in zip(segment.runs, each.measurements, strict=True)
             if m.extent.is_finite
-            for block, *ends in zip(run.blocks(), *reach(m.scan.boxes, trial, basis), strict=True)
         ]
-        low, high, unsure = likely_range(candidates, basis, self.runner, self.counter.add)
-        if low == high:  # nothing to count in
-            low, high, unsure = *find_range(candidates, basis, self.runner, self.counter.add), []
-        self.counter.add(sum(candidate.block.n for candidate in unsure))
-        return Coordinates.spanning(basis, moments.n, low, high), unsure
+        blocks = [Block(path, first, filters) for path, first, run, _ in finite for filters in run.blocks()]
+        boxes = np.concatenate([boxes for *_, boxes in finite])
+        chosen = [blocks[i] for i in promising(*estimated_ends(boxes, trial, basis))]
+        low, high = range_of(chosen, basis, self.runner, self.counter.add)
+        if low == high:  # equal filters, which tell nothing of the others
+            self.counter.begin("measuring")
+            chosen = blocks
+            low, high = range_of(chosen, basis, self.runner, self.counter.add)
+        self.counter.add(self.source.n_filters - sum(block.filters.n for block in chosen))
+        return Coordinates.spanning(basis, moments.n, low, high)
 
     def _out_channels(self) -> dict[int | None, int]:
         """Output channels of the layers whose filters they divide."""
