@@ -419,7 +419,7 @@ def refit(
         counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, is_kept=True)
         each_cached = [is_cached] * len(paths)
-        counted = runner.map(passes.Counted, count, paths, segments, finite, each_cached, done=counter.add)
+        counted = runner.map(passes.Counted, count, paths, segments, finite, each_cached, done=counter.add, waits=True)
         tallies = [tally for each in counted for tally in each.tallies]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]

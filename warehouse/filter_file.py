@@ -45,7 +45,10 @@ class _PastCache:
         self._descriptor = os.open(path, os.O_RDONLY | PAST_CACHE)
         self._size = os.fstat(self._descriptor).st_size
         self._position = 0
-        self._memory = _spare.pop() if _spare else mmap.mmap(-1, ALIGNMENT)
+        try:
+            self._memory = _spare.pop()
+        except IndexError:
+            self._memory = mmap.mmap(-1, ALIGNMENT)
         self._first, self._stop = 0, 0
 
     def hold(self, start: int, stop: int) -> None:

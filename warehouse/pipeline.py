@@ -100,7 +100,7 @@ def range_of(
     runs = [[block.filters for block in file] for file in files]
     paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
     look = partial(passes.extremes_in, basis=basis, is_cached=is_cached)
-    ends = runner.map(tuple[float, float], look, paths, firsts, runs, done=done)
+    ends = runner.map(tuple[float, float], look, paths, firsts, runs, done=done, waits=True)
     lows, highs = zip(*ends, strict=True)
     return min(lows), max(highs)
 
@@ -243,6 +243,7 @@ class Pipeline:
         is_usable: Callable[[T], bool] = lambda _: True,
         settle: Callable[[T], None] = lambda _: None,
         last_first: bool = False,
+        waits: bool = False,
     ) -> list[T]:
         """Results of ``work`` on each segment: those that the journal knows and that are usable, and the others anew.
 
@@ -260,7 +261,7 @@ class Pipeline:
         missing = sorted(set(range(len(self.segments))) - found.keys(), reverse=last_first)
         todo = [[each[i] for i in missing] for each in arguments]
         # closed at once if the disk fails here, so that no worker goes on behind the error
-        with contextlib.closing(self.runner.map(kind, work, *todo, done=self.counter.add)) as results:
+        with contextlib.closing(self.runner.map(kind, work, *todo, done=self.counter.add, waits=waits)) as results:
             for i, result in zip(missing, results, strict=True):
                 settle(result)
                 self.journal.put(stage, i, result)
@@ -281,7 +282,9 @@ class Pipeline:
         count = partial(passes.count, coordinates=coordinates, is_kept=is_kept)
         is_cached = may_be_cached([file.bytes for file in files])
         # last first, as these are still in memory
-        return self._resumed(stage, passes.Counted, count, paths, self.segments, finite, is_cached, last_first=True)
+        return self._resumed(
+            stage, passes.Counted, count, paths, self.segments, finite, is_cached, last_first=True, waits=True
+        )
 
     def _paths(self, files: Iterable[LakeFile]) -> list[Path]:
         # a worker's working directory may be another

@@ -59,7 +59,12 @@ class Runner(Protocol):
         """
 
     def map(
-        self, kind: Any, work: Callable[..., T], *arguments: Iterable[Any], done: Done | None = None
+        self,
+        kind: Any,
+        work: Callable[..., T],
+        *arguments: Iterable[Any],
+        done: Done | None = None,
+        waits: bool = False,
     ) -> Generator[T, None, None]:
         """Results of ``work``, in order; the first error ends all.
 
@@ -74,6 +79,8 @@ class Runner(Protocol):
             For each parameter those of all pieces.
         done
             Is told of the progress. If there is one, ``work`` gets a ``done`` to call, too.
+        waits
+            Whether ``work`` waits for a disk about as long as it computes.
         """
 
 
@@ -83,7 +90,7 @@ class LocalRunner:
     Parameters
     ----------
     threads
-        How many, by default one per core.
+        How many compute, by default one per core; of work that waits for a disk there are twice as many.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -98,10 +105,11 @@ class LocalRunner:
         work: Callable[..., T],
         *arguments: Iterable[Any],
         done: Done | None = None,
+        waits: bool = False,
     ) -> Generator[T, None, None]:
         """Results of ``work``, as `Runner` says."""
         told = {"done": done} if done else {}
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._threads * (2 if waits else 1)) as pool:
             futures = [pool.submit(work, *each, **told) for each in zip(*arguments, strict=True)]
             try:
                 for future in futures:

@@ -58,7 +58,12 @@ class SparkRunner:
         check_workers(self._session, [file.absolute() for file in files])
 
     def map(
-        self, kind: Any, work: Callable[..., T], *arguments: Iterable[Any], done: Done | None = None
+        self,
+        kind: Any,
+        work: Callable[..., T],
+        *arguments: Iterable[Any],
+        done: Done | None = None,
+        waits: bool = False,  # noqa: ARG002 - how many tasks run at a time is the session's
     ) -> Generator[T, None, None]:
         """Results of ``work``, as `warehouse.runner.Runner` says; an error ends all with the wave that it is in."""
         pieces = list(zip(*arguments, strict=True))
