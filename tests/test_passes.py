@@ -88,8 +88,11 @@ def coefficients(layer_id: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def small_cut() -> Iterator[None]:
-    """Blocks of 8 filters, chunks of 16, and three output channels of layer 13 at a time."""
-    with patch.multiple(plan, BLOCK_FILTERS=8, CHUNK_FILTERS=16), patch.object(passes, "PANEL_BYTES", 3 * 10 * 72):
+    """Blocks of 8 filters, chunks of 16, no more of a file in memory, three output channels of layer 13 at a time."""
+    with (
+        patch.multiple(plan, BLOCK_FILTERS=8, CHUNK_FILTERS=16),
+        patch.multiple(passes, SEGMENT_FILTERS=16, PANEL_BYTES=3 * 10 * 72),
+    ):
         yield
 
 
@@ -153,12 +156,20 @@ def test_converting_measures_each_layer_across_its_chunks(converted: tuple[Path,
     assert converted[1][3].scan.n_sparse >= 10, "the sample has no sparse filters"
 
 
-def test_what_is_measured_does_not_depend_on_whether_a_layer_fits_a_chunk(tmp_path: Path) -> None:
+def test_what_is_measured_does_not_depend_on_whether_a_layer_fits_a_chunk_and_its_file_the_memory(
+    tmp_path: Path,
+) -> None:
     _, divided, _ = convert(Lake(tmp_path))
     with patch.object(plan, "CHUNK_FILTERS", 1000):
         _, whole, _ = convert(Lake(tmp_path))
-    for one, other in zip(divided, whole, strict=True):
-        np.testing.assert_equal(dataclasses.asdict(one), dataclasses.asdict(other))
+    with (
+        patch.object(passes, "SEGMENT_FILTERS", 1000),
+        patch.object(FilterFile, "read", side_effect=AssertionError("nothing is read back")),
+    ):
+        _, held, _ = convert(Lake(tmp_path))
+    for one, *others in zip(divided, whole, held, strict=True):
+        for other in others:
+            np.testing.assert_equal(dataclasses.asdict(one), dataclasses.asdict(other))
 
 
 def test_converting_takes_the_checksum_of_each_layer_across_its_chunks_whatever_its_weights(
@@ -211,6 +222,12 @@ def test_the_boxes_of_blocks_tell_where_the_ends_of_the_range_are(converted: tup
     found = pipeline.range_of([blocks[i] for i in chosen], BASIS, LocalRunner(1), Progress())
     c = np.hstack([coefficients(layer_id) for layer_id in SIZES if layer_id != NOT_FINITE])
     assert found == pytest.approx((c.min(), c.max()), abs=1e-12)
+
+
+def test_pieces_of_two_kinds_are_interleaved_each_in_its_order() -> None:
+    assert pipeline.interleaved([[7, 3], [0, 1, 2, 4, 5, 6]]) == [0, 7, 1, 2, 3, 4, 5, 6]
+    assert pipeline.interleaved([[], [2, 0, 1]]) == [2, 0, 1]
+    assert pipeline.interleaved([[], []]) == []
 
 
 def test_the_most_promising_blocks_hold_the_least_and_the_greatest_and_of_equal_ones_the_first() -> None:

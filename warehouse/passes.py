@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from warehouse.errors import LakeError, SourceError
 from warehouse.filter_file import FilterFile
 from warehouse.lake import Lake, LakeFile
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
-from warehouse.plan import CHUNK_FILTERS, Run, Segment
+from warehouse.plan import CHUNK_FILTERS, SEGMENT_FILTERS, Run, Segment
 from warehouse.runner import Done
 from warehouse.source import FilterSource
 from warehouse.statistics import SIZE, Counts, orthogonality, peaks
@@ -31,6 +32,8 @@ PANEL_BYTES = 16 << 20
 TRIAL_PIECES = 1024
 TRIAL_FILTERS = 128
 """A trial basis is that of so many evenly spaced pieces of so many filters: 13 MB of them."""
+
+_memory = threading.local()
 
 Read = Callable[[int, int], NDArray[np.float32]]
 """Gives the weights ``(9, n)`` of the filters between two ids, valid until the next call."""
@@ -86,7 +89,8 @@ def convert(
     extents = {run.layer_id: LayerExtent() for run in segment.runs}
     hashes = {run.layer_id: hashlib.sha256() for run in segment.runs}
     measured: dict[int | None, tuple[LayerScan, float | None]] = {}
-    memory = [np.empty(SIZE * CHUNK_FILTERS, np.float32) for _ in range(2)]
+    is_held = segment.n <= SEGMENT_FILTERS
+    held = _memory_for("weights", segment.n if is_held else CHUNK_FILTERS)
 
     def measure(run: Run, read: Read) -> None:
         extent = extents[run.layer_id]
@@ -98,7 +102,8 @@ def convert(
         for chunk in segment.chunks():
             start, stop = chunk[0].start, chunk[-1].stop
             n = stop - start
-            weights, rows = memory[0][: SIZE * n].reshape(SIZE, n), memory[1][: SIZE * n].reshape(n, SIZE)
+            first = segment.runs[0].start if is_held else start
+            weights, rows = held[:, start - first : stop - first], _memory_for("rows", n).reshape(n, SIZE)
             source.read(start, stop, out=rows)
             for block in chunk:
                 inside = slice(block.start - start, block.stop - start)
@@ -110,8 +115,8 @@ def convert(
                 hashes[block.layer_id].update(rows[inside].astype("<f4", copy=False).data)
             writer.write(weights, chunk)
             for run in segment.runs:
-                if start <= run.start and run.stop <= stop:
-                    measure(run, lambda first, last: weights[:, first - start : last - start])  # noqa: B023
+                if first <= run.start and start < run.stop <= stop:
+                    measure(run, lambda begin, end: held[:, begin - first : end - first])  # noqa: B023
             done(n)
     divided = [run for run in segment.runs if run.layer_id not in measured]
     if divided:
@@ -125,6 +130,15 @@ def convert(
             for run in segment.runs
         ],
     )
+
+
+def _memory_for(name: str, n: int) -> NDArray[np.float32]:
+    """Memory of this thread for the weights ``(9, n)`` of filters: the system takes its time to hand out new."""
+    memory: NDArray[np.float32] = getattr(_memory, name, np.empty(0, np.float32))
+    if memory.size < SIZE * n:
+        memory = np.empty(SIZE * n, np.float32)
+        setattr(_memory, name, memory)
+    return memory[: SIZE * n].reshape(SIZE, n)
 
 
 def _nonfinite(block: Run, weights: NDArray[np.float32]) -> str:

@@ -105,6 +105,12 @@ def range_of(
     return min(lows), max(highs)
 
 
+def interleaved(kinds: Iterable[Sequence[int]]) -> list[int]:
+    """All pieces of work, those of each kind in their order and evenly spread over the whole."""
+    shares = [(i / len(pieces), each) for pieces in kinds for i, each in enumerate(pieces)]
+    return [each for _, each in sorted(shares)]
+
+
 class Pipeline:
     """The passes over one source.
 
@@ -242,12 +248,12 @@ class Pipeline:
         *arguments: Sequence[Any],
         is_usable: Callable[[T], bool] = lambda _: True,
         settle: Callable[[T], None] = lambda _: None,
-        last_first: bool = False,
+        order: Sequence[int] | None = None,
         waits: bool = False,
     ) -> list[T]:
         """Results of ``work`` on each segment: those that the journal knows and that are usable, and the others anew.
 
-        A new one is noted once ``settle`` has made sure of what it relies on.
+        A new one is noted once ``settle`` has made sure of what it relies on. ``order`` is that of beginning them.
         """
         noted = ((i, self.journal.get(stage, i, kind)) for i in range(len(self.segments)))
         known: dict[int, T] = {i: result for i, result in noted if result is not None}
@@ -258,7 +264,7 @@ class Pipeline:
                 if is_whole:
                     found[i] = result
                     self.counter.add(self.segments[i].n)
-        missing = sorted(set(range(len(self.segments))) - found.keys(), reverse=last_first)
+        missing = [i for i in order or range(len(self.segments)) if i not in found]
         todo = [[each[i] for i in missing] for each in arguments]
         # closed at once if the disk fails here, so that no worker goes on behind the error
         with contextlib.closing(self.runner.map(kind, work, *todo, done=self.counter.add, waits=waits)) as results:
@@ -281,9 +287,10 @@ class Pipeline:
         paths = self._paths(files)
         count = partial(passes.count, coordinates=coordinates, is_kept=is_kept)
         is_cached = may_be_cached([file.bytes for file in files])
-        # last first, as these are still in memory
+        # one kind keeps the processor busy, the other the disk
+        order = interleaved([[i for i, cached in enumerate(is_cached) if cached == kind] for kind in (True, False)])
         return self._resumed(
-            stage, passes.Counted, count, paths, self.segments, finite, is_cached, last_first=True, waits=True
+            stage, passes.Counted, count, paths, self.segments, finite, is_cached, order=order, waits=True
         )
 
     def _paths(self, files: Iterable[LakeFile]) -> list[Path]:
