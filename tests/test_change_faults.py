@@ -19,12 +19,13 @@ from tests.test_faults import (
     die,
     in_process,
     overwrite_bytes,
-    slow,
     state_of,
 )
 from warehouse import changes
 from warehouse.errors import LakeError, SourceError
 from warehouse.maintenance import vacuum
+
+pytestmark = pytest.mark.slow
 
 
 def change(kind: str, source: Path, target: Path) -> None:
@@ -83,11 +84,10 @@ POINTS = {
     "before the rename": ("pathlib.Path.replace", 1, False),
     "after the rename": ("warehouse.changes.replace", 1, True),
 }
-FAST_POINTS = ["before the rename", "after the rename"]
 
 
 @pytest.mark.parametrize("kind", ["append", "add"])
-@pytest.mark.parametrize("point", [slow([point], point not in FAST_POINTS) for point in POINTS])
+@pytest.mark.parametrize("point", POINTS)
 def test_a_killed_change_leaves_the_old_state_or_the_new_and_the_next_run_succeeds(
     point: str, kind: str, source: Path, old: Path, states: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -106,7 +106,6 @@ def test_a_killed_change_leaves_the_old_state_or_the_new_and_the_next_run_succee
     assert state_of(target, either) == "new"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["append", "add"])
 @pytest.mark.parametrize("seed", range(8))
 def test_a_change_killed_at_any_time_leaves_one_of_the_states(

@@ -70,6 +70,7 @@ def wh(folder: Path) -> Iterator[warehouse.Warehouse]:
         yield opened
 
 
+@pytest.mark.slow
 def test_every_name_survives_as_it_is(wh: warehouse.Warehouse) -> None:
     for column in ("model", "raw_task", "raw_visual_category", "remark", "training_dataset"):
         assert wh.sql(f"from models select {column} order by model_id").fetchall() == [(name,) for name in NAMES]
@@ -112,6 +113,7 @@ def test_files_for_programs_hold_every_name(folder: Path) -> None:
     assert rows[1:] == [[name.replace("\0", "␀")] for name in NAMES]
 
 
+@pytest.mark.slow
 def test_the_report_and_the_figures_take_any_name(folder: Path, tmp_path: Path) -> None:
     path = str(folder / "cnn.warehouse")
     page = tmp_path / "report.html"

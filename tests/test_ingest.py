@@ -2,6 +2,7 @@
 
 import hashlib
 import lzma
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import tables
 
 import warehouse
 from tests.benchmarks.measure import in_new_process
-from warehouse import passes, pipeline, plan
+from warehouse import changes, filter_file, passes, pipeline, plan
 from warehouse.connection import connect
 from warehouse.frame_writer import write_frame
 
@@ -177,6 +178,33 @@ def test_threads_do_not_change_a_bit(lens_sample: Path, tmp_path: Path, monkeypa
     assert checksums(tmp_path / "2") == checksums(tmp_path / "3") == one
 
 
+@pytest.mark.parametrize("share", [-1.0, 0.5, 2000 * 36 / 16e9], ids=["no file", "all files", "some files"])
+def test_what_is_cached_does_not_change_a_bit(
+    lens_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(plan, "SEGMENT_FILTERS", 500)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 16_000}.__getitem__)
+    plain = warehouse.ingest(lens_sample, tmp_path / "plain", threads=2).path
+    monkeypatch.setattr(filter_file, "CACHED_SHARE", share)
+    told = []
+    count = passes.count
+
+    def watched(path: Path, *rest: Any, **named: Any) -> passes.Counted:
+        told.append((path, rest[2]))
+        return count(path, *rest, **named)
+
+    monkeypatch.setattr(passes, "count", watched)
+    other = warehouse.ingest(lens_sample, tmp_path / "other", threads=1).path
+    assert checksums(other) == checksums(plain)
+    cached = [is_cached for _, is_cached in told]
+    assert len({path for path, _ in told}) == len(told) >= 40
+    assert {-1.0: not any(cached), 0.5: all(cached)}.get(share, 0 < sum(cached) < 10)
+    if any(cached) and not all(cached):
+        assert cached[-10:] != sorted(cached[-10:]), "cached files are not spread among the others"
+    changes.refit(other)
+    assert checksums(other) == checksums(plain)
+
+
 STORAGES: dict[str, dict[str, Any]] = {
     "gzip": {"chunks": (64, 3, 3), "compression": "gzip", "shuffle": True},
     "float32 in chunks": {"dtype": "<f4", "chunks": (50, 3, 3)},
@@ -330,3 +358,16 @@ def test_a_range_that_is_found_too_narrow_while_counting_is_widened_and_all_coun
         query = f"from {table} order by all"
         with connect(narrowed) as found, connect(plain) as expected:
             assert found.sql(query).fetchall() == expected.sql(query).fetchall()
+
+
+def test_equal_filters_alone_do_not_make_the_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # all coefficients of the first layer are 0, as the filters' mean is, and no coefficient is as large as 1
+    pair = np.zeros((2, 9))
+    pair[0, :2], pair[1, :2] = (1, 0.1), (0.1, 1)
+    filters = np.concatenate([np.zeros((50, 9)), np.tile(np.concatenate([pair, -pair]), (25, 1))])
+    layers = [(0, 0, "0:49"), (1, 0, "50:149")]
+    source = write_dataset(tmp_path / "dataset.h5", layers, filters.reshape(-1, 3, 3))
+    monkeypatch.setattr(pipeline, "promising", lambda *_: [0])
+    with connect(warehouse.ingest(source, tmp_path / "w").path) as con:
+        (found,) = con.sql("select lo, hi from histogram_range").fetchall()
+    assert found == pytest.approx((-1.1 / np.sqrt(2), 1.1 / np.sqrt(2)), abs=1e-7)

@@ -17,7 +17,16 @@ from tests.reference import Reference
 from warehouse import sqlfiles
 from warehouse.errors import SourceError
 from warehouse.frames import MetaFrame
-from warehouse.metadata import MODEL_COLUMNS, RESERVED, Metadata, tabulate
+from warehouse.metadata import (
+    EXTRACTED_LAYER_COLUMNS,
+    KNOWN_TYPES,
+    LAYER_COLUMNS,
+    MODEL_COLUMNS,
+    PRETRAINING,
+    RESERVED,
+    Metadata,
+    tabulate,
+)
 from warehouse.source import open_source
 
 NAN = math.nan
@@ -212,7 +221,8 @@ def test_names_become_snake_case_and_stay_unique() -> None:
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=5, unique=True))
 @settings(max_examples=25, deadline=None)
 def test_a_column_of_any_name_survives(sources: list[str]) -> None:
-    own = {name for names, _ in MODEL_COLUMNS.values() for name in names} | {"filter_ids"}
+    own = {name for names, _ in MODEL_COLUMNS.values() for name in names}
+    own |= {"filter_ids", PRETRAINING, *KNOWN_TYPES, *LAYER_COLUMNS, *EXTRACTED_LAYER_COLUMNS}
     added = {source: [f"#{i}"] for i, source in enumerate(sources) if source not in own}
     tables = table(added | {"marker": ["#"]})
     found = [value for column in tables.models.columns for value in column.to_pylist() if str(value).startswith("#")]

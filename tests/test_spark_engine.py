@@ -27,6 +27,8 @@ from warehouse.on_spark.engine import WAIT, started
 from warehouse.on_spark.failures import check_workers, explain, explained, reason
 from warehouse.version import __version__
 
+pytestmark = pytest.mark.slow
+
 LOCAL = {"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "2"}
 BATCHES = Iterator[Any]
 
@@ -130,22 +132,19 @@ def test_only_names_of_spark_are_settings() -> None:
     ("setting", "told"),
     [
         ("spark.driver.memory=much", "Spark cannot be started: Invalid maximum heap size: -Xmxmuch"),
-        pytest.param(
+        (
             "spark.executor.memory=much",
             "Spark cannot be started: Executor memory must be a positive number",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             "spark.driver.memory=100m",
             "Spark failed: SparkIllegalArgumentException: Insufficient driver memory",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             "spark.sql.shuffle.partitions=many",
             "Spark failed: The value 'many' in the config \"spark.sql.shuffle.partitions\" is invalid",
-            marks=pytest.mark.slow,
         ),
-        pytest.param("spark.serializer=none", "Spark failed: ClassNotFoundException: none", marks=pytest.mark.slow),
+        ("spark.serializer=none", "Spark failed: ClassNotFoundException: none"),
     ],
 )
 def test_setting_that_spark_refuses_is_told(setting: str, told: str) -> None:
@@ -264,25 +263,22 @@ STORAGE = "put it on storage that all workers see under the same path"
             "sys.version_info = Version((3, 9, 0, 'final', 0))",
             rf"the workers have Python 3\.9, and here is Python 3\.{sys.version_info.minor}; they must be the same: .*",
         ),
-        pytest.param(
+        (
             "import sys\nsys.modules['warehouse'] = None",
             rf"worker \S+ cannot import this package with \S+ \(.*\); there, too, run pip install .*=={__version__}'.*",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             "import sys, types\nsys.modules['warehouse'] = types.ModuleType('warehouse')\n"
             "sys.modules['warehouse.version'] = version = types.ModuleType('version')\nversion.__version__ = '0.0'",
             rf"worker \S+ has version 0\.0 of this package, and here is {__version__}; there, too, run pip install .*",
-            marks=pytest.mark.slow,
         ),
         (
             OPEN_OTHER.format("c.h5"),
             rf"worker \S+ cannot read \S+a\.h5 \(No such file or directory\); {STORAGE}",
         ),
-        pytest.param(
+        (
             OPEN_OTHER.format("b.h5"),
             rf"worker \S+ sees another \S+a\.h5, of 5 bytes and not 3; {STORAGE}",
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["python", "no package", "other package", "no file", "other file"],
@@ -329,7 +325,6 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "job",
     [
@@ -362,7 +357,6 @@ def told_elsewhere(body: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_killed_java_is_told_and_another_session_can_be_started() -> None:
     body = (
         "try:\n"
@@ -380,7 +374,6 @@ def test_killed_java_is_told_and_another_session_can_be_started() -> None:
     assert count == "3"
 
 
-@pytest.mark.slow
 def test_port_that_is_no_master_s_is_given_up() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -390,7 +383,6 @@ def test_port_that_is_no_master_s_is_given_up() -> None:
     assert told.startswith(f"{master} accepts no application within 5s; it is no Spark master, or not of Spark ")
 
 
-@pytest.mark.slow
 def test_cluster_whose_workers_cannot_take_a_task_is_given_up(tmp_path: Path) -> None:
     with cluster(tmp_path, workers=1) as running:
         told = told_elsewhere(f"print(refusal({running.url!r}, {{'spark.executor.memory': '8g', {WAIT!r}: '15s'}}))")

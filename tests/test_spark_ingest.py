@@ -27,7 +27,10 @@ from warehouse.on_spark import runner as spark_runner
 from warehouse.on_spark.engine import started
 from warehouse.on_spark.runner import SparkRunner
 
-pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
+]
 RELATIVE = 1e-12
 LAYERS = [(4, 0, "0:49"), (4, 1, "50:129"), (9, 0, "130:199")]
 
@@ -88,7 +91,6 @@ def test_a_warehouse_made_on_spark_is_that_of_threads(on_spark: Path, sample_war
     assert warehouse.verify(on_spark).is_sound
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("pieces", "tasks"), [(1, 1), (1000, 1), (3, 64)])
 def test_the_number_of_partitions_changes_nothing(
     pieces: int,
@@ -113,7 +115,6 @@ def test_progress_is_counted_by_spark_up_to_all_filters(runner: SparkRunner, sam
     )
 
 
-@pytest.mark.slow
 def test_appended_and_refitted_on_spark_it_is_as_with_threads(
     runner: SparkRunner, sample_warehouse: Path, tmp_path: Path
 ) -> None:
@@ -165,7 +166,6 @@ def test_a_source_that_workers_do_not_see_is_refused(runner: SparkRunner, sample
             warehouse.ingest(only_here, tmp_path / "w", runner=runner)
 
 
-@pytest.mark.slow
 def test_what_travels_grows_with_layers_and_not_with_filters(session: Any, tmp_path: Path) -> None:
     def travelled(n: int) -> int:
         layers = [(0, 0, f"0:{n - 1}"), (0, 1, f"{n}:{2 * n - 1}")]

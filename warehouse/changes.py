@@ -29,7 +29,7 @@ from warehouse.connection import connect
 from warehouse.coordinates import Basis, Coordinates
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.extraction import ExtractedModel, write_dataset
-from warehouse.filter_file import may_be_cached
+from warehouse.filter_file import may_be_cached, naming_damage
 from warehouse.ingest import commit
 from warehouse.lake import LOCK, Lake, LakeFile, lock
 from warehouse.metadata import Start, tabulate
@@ -411,15 +411,15 @@ def refit(
             for run in runs
             for filters in run.blocks()
         ]
-        # as they are read twice, one after the other
+        # the second time they are in memory if there is room for all of them
         is_cached = all(may_be_cached([path.stat().st_size for path in paths]))
         low, high = range_of(blocks, basis, runner, counter.add, is_cached=is_cached)
         coordinates = Coordinates.spanning(basis, n, low, high)
 
         counter.begin("counting")
         count = partial(passes.count, coordinates=coordinates, is_kept=True)
-        each_cached = [is_cached] * len(paths)
-        counted = runner.map(passes.Counted, count, paths, segments, finite, each_cached, done=counter.add, waits=True)
+        pieces = paths, segments, finite, [is_cached] * len(paths)
+        counted = runner.map(passes.Counted, count, *pieces, done=counter.add, waits=not is_cached)
         tallies = [tally for each in counted for tally in each.tallies]
 
         lake.files = [file for file in state.files if file.name not in COORDINATE_TABLES]
@@ -472,4 +472,5 @@ def _stored_segments(lake: Lake, con: duckdb.DuckDBPyConnection) -> tuple[list[S
 
 
 def _first_filter(path: Path) -> int:
-    return int(pq.read_metadata(path).row_group(0).column(0).statistics.min)
+    with naming_damage(path):
+        return int(pq.read_metadata(path).row_group(0).column(0).statistics.min)

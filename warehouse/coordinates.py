@@ -17,7 +17,7 @@ from warehouse.statistics import SIZE, Float32, Float64, Int64, Moments
 BINS = 70
 """Bins of a coefficient histogram."""
 EDGE_ROUNDING = 1e-6
-"""Bins by which a coefficient may miss the range by rounding alone."""
+"""Bins by which a coefficient may miss the range by rounding alone, and what lies at its ends may be off them."""
 
 
 @dataclass(frozen=True)

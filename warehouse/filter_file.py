@@ -6,57 +6,54 @@ each that it reads: which costs more time than the disk takes. Gets a path; hand
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import mmap
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from warehouse.errors import LakeError
 from warehouse.lake import WEIGHTS
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
 """The flag that has a file read past the page cache; 0 where the system has none."""
+ALIGNMENT = 4096
+"""What the memory, position and size of such a read are multiples of: no disk's sectors are larger."""
 CACHED_SHARE = 0.5
 """Share of the memory that is taken to hold what was written last."""
-ALIGNMENT = 4096
-"""What position and size of such a read are multiples of: no disk's sectors are larger."""
 
-_spare: list[mmap.mmap] = []
-"""Memory of closed files for the next ones, as the system takes its time to hand out new."""
+_local = threading.local()
 
 
 class _PastCache:
-    """A file for Arrow to read, of which one part at a time is in memory of its own.
+    """A file for Arrow to read, of which the thread that asked for a part holds that in memory.
 
-    A buffer within that part is valid until the next part is there.
+    A buffer within that part is valid until the thread asks for another one, of whatever file.
     """
 
     closed = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._held: tuple[int, NDArray[np.uint8]] = (0, np.empty(0, np.uint8))
+        self._position = 0
         self._descriptor = os.open(path, os.O_RDONLY | PAST_CACHE)
         self._size = os.fstat(self._descriptor).st_size
-        self._position = 0
-        try:
-            self._memory = _spare.pop()
-        except IndexError:
-            self._memory = mmap.mmap(-1, ALIGNMENT)
-        self._first, self._stop = 0, 0
 
     def hold(self, start: int, stop: int) -> None:
         """Have the bytes from ``start`` to ``stop`` in memory, in place of those before."""
-        first = start - start % ALIGNMENT
-        if _aligned(stop - first) > len(self._memory):
-            self._memory = mmap.mmap(-1, _aligned(stop - first))
-        self._first, self._stop = first, first + self._read(self._memory, first, stop)
+        self._held = (0, np.empty(0, np.uint8))
+        size = _aligned(stop - start) + 2 * ALIGNMENT
+        if getattr(_local, "memory", np.empty(0, np.uint8)).size < size:
+            _local.memory = np.empty(size, np.uint8)
+        self._held = self._read(start, stop, _local.memory)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
@@ -73,45 +70,42 @@ class _PastCache:
         """The next bytes, as many as there are up to ``n``; Arrow prefers it to `read`, as nothing is copied."""
         start, stop = self._position, min(self._position + n, self._size)
         self._position = stop
-        first, memory = self._first, self._memory
-        if not (first <= start and stop <= self._stop):
-            first = start - start % ALIGNMENT
-            memory = mmap.mmap(-1, _aligned(stop - first))
-            self._read(memory, first, stop)
-        return pa.py_buffer(memory).slice(start - first, stop - start)
+        first, found = self._held
+        if not (first <= start and stop <= first + found.size):
+            first, found = self._read(start, stop, np.empty(_aligned(stop - start) + 2 * ALIGNMENT, np.uint8))
+        return pa.py_buffer(found[start - first : stop - first])
 
-    def _read(self, memory: mmap.mmap, first: int, stop: int) -> int:
-        """Read from ``first``, a multiple of the alignment, to ``stop`` or beyond; returns how many bytes."""
+    def _read(self, start: int, stop: int, memory: NDArray[np.uint8]) -> tuple[int, NDArray[np.uint8]]:
+        """Read from ``start`` to ``stop``, and beyond up to multiples of the alignment; tells where it began."""
+        first = start - start % ALIGNMENT
+        free = memory[-memory.ctypes.data % ALIGNMENT :][: _aligned(stop - first)]
         n = 0
-        with memoryview(memory) as view:
-            while n < stop - first:
-                n_read = self._read_once(view[n : _aligned(stop - first)], first + n)
-                if n_read == 0:
-                    raise OSError(errno.EIO, f"ends at byte {first + n:,}: truncated", str(self._path))
-                n += n_read
-        return n
+        while n < stop - first:
+            n_read = self._read_once(free[n:].data, first + n)
+            if n_read == 0:
+                raise OSError(errno.EIO, f"ends at byte {first + n:,}: truncated")
+            n += n_read
+        return first, free[:n]
 
-    def _read_once(self, view: memoryview, position: int) -> int:
+    def _read_once(self, memory: memoryview, position: int) -> int:
         try:
-            return os.preadv(self._descriptor, [view], position)
+            return os.preadv(self._descriptor, [memory], position)
         except OSError as error:
             flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
             # a file system that cannot do it may say so only now
             if error.errno != errno.EINVAL or not flags & PAST_CACHE:
                 raise
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~PAST_CACHE)
-            return os.preadv(self._descriptor, [view], position)
+            return os.preadv(self._descriptor, [memory], position)
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
             os.close(self._descriptor)
-            _spare.append(self._memory)
 
 
 def _aligned(n: int) -> int:
-    """The least multiple of the alignment that is above 0 and not below ``n``."""
-    return max(1, -(-n // ALIGNMENT)) * ALIGNMENT
+    return -(-n // ALIGNMENT) * ALIGNMENT
 
 
 class FilterFile:
@@ -129,8 +123,11 @@ class FilterFile:
 
     def __init__(self, path: Path, start: int, *, is_cached: bool = True) -> None:
         self.path = path
-        self._source = _opened(path, is_cached=is_cached)
-        self._file = pq.ParquetFile(self._source)
+        with contextlib.ExitStack() as resources:
+            self._source = resources.enter_context(contextlib.closing(_opened(path, is_cached=is_cached)))
+            # without it Arrow may keep what it has read of a row group for longer than `hold` does
+            self._file = resources.enter_context(pq.ParquetFile(self._source, pre_buffer=False))
+            self._resources = resources.pop_all()
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._edges = start + np.concatenate([[0], np.cumsum(sizes)])
         self._memory = np.empty(9 * max(sizes, default=0), np.float32)
@@ -140,8 +137,7 @@ class FilterFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        self._source.close()
+        self._resources.close()
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Weights ``(9, stop - start) float32`` of filters ``start`` to ``stop``, valid until the next call."""
@@ -176,19 +172,29 @@ class FilterFile:
         return weights[0].data_page_offset, last.data_page_offset + last.total_compressed_size
 
 
-def _opened(path: Path, *, is_cached: bool) -> Any:
+def _opened(path: Path, *, is_cached: bool) -> _PastCache | pa.NativeFile:
     """What Arrow is to read a file from."""
     if PAST_CACHE and not is_cached:
-        try:
+        # of a file system without such reads, or of what another way of opening will tell
+        with contextlib.suppress(OSError):
             return _PastCache(path)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system without such reads
-                raise
     return pa.OSFile(str(path))
 
 
+@contextlib.contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn what reading a file of the lake may raise into an error that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        known = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).splitlines()[0]
+        raise LakeError(
+            f"{path}: cannot be read: {known}; `warehouse verify` names all damaged files of a warehouse"
+        ) from error
+
+
 def may_be_cached(sizes: Sequence[int]) -> list[bool]:
-    """Whether each of these files, whose ``sizes`` are in the order of writing, may still be in the page cache."""
+    """Whether each of these files, with ``sizes`` about in the order of writing, may still be in the page cache."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     written_later = np.cumsum([0, *reversed(sizes)])[-2::-1]
     found: list[bool] = (written_later < CACHED_SHARE * memory).tolist()

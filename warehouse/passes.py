@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from warehouse.coordinates import BINS, EDGE_ROUNDING, Basis, Coordinates, extremes, histogram
 from warehouse.errors import LakeError, SourceError
-from warehouse.filter_file import FilterFile
+from warehouse.filter_file import FilterFile, naming_damage
 from warehouse.lake import Lake, LakeFile
 from warehouse.layer_scan import LayerExtent, LayerScan, Measurement
 from warehouse.plan import CHUNK_FILTERS, SEGMENT_FILTERS, Run, Segment
@@ -120,7 +120,7 @@ def convert(
             done(n)
     divided = [run for run in segment.runs if run.layer_id not in measured]
     if divided:
-        with FilterFile(path, segment.runs[0].start) as file:
+        with naming_damage(path), FilterFile(path, segment.runs[0].start) as file:
             for run in divided:
                 measure(run, partial(_read_measured, file))
     return Converted(
@@ -188,7 +188,7 @@ def finite_runs(path: Path, segment: Segment, unmeasured: Collection[int]) -> li
     def is_finite(run: Run) -> bool:
         if run.layer_id is not None:
             return run.layer_id not in unmeasured
-        with FilterFile(path, segment.runs[0].start) as file:
+        with naming_damage(path), FilterFile(path, segment.runs[0].start) as file:
             return all(LayerExtent.of(file.read(block.start, block.stop)).is_finite for block in run.blocks())
 
     return [is_finite(run) for run in segment.runs]
@@ -199,7 +199,7 @@ def extremes_in(
 ) -> tuple[float, float]:
     """Least and greatest coefficient of any component in blocks of a file whose first filter is ``first``."""
     low, high = math.inf, -math.inf
-    with FilterFile(path, first, is_cached=is_cached) as file:
+    with naming_damage(path), FilterFile(path, first, is_cached=is_cached) as file:
         for block in blocks:
             lowest, highest = extremes(_read_measured(file, block.start, block.stop), basis)
             low, high = min(low, lowest), max(high, highest)
@@ -209,7 +209,7 @@ def extremes_in(
 
 @dataclass(frozen=True)
 class Tally:
-    """The histograms of a run: the bins that are not empty, and how many coefficients lie outside the range."""
+    """The histograms of a run: the bins that are not empty, and how many coefficients lie outside of a kept range."""
 
     counts: Counts = field(default_factory=Counts)
     outside: int = 0
@@ -252,7 +252,7 @@ def count(
     """
     margin = EDGE_ROUNDING if is_kept else -EDGE_ROUNDING
     tallies, low, high = [], math.inf, -math.inf
-    with FilterFile(path, segment.runs[0].start, is_cached=is_cached) as file:
+    with naming_damage(path), FilterFile(path, segment.runs[0].start, is_cached=is_cached) as file:
         for run, is_finite in zip(segment.runs, finite, strict=True):
             counts, outside = np.zeros((SIZE, BINS), np.int64), 0
             for block in run.blocks() if is_finite else ():

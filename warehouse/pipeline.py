@@ -100,7 +100,7 @@ def range_of(
     runs = [[block.filters for block in file] for file in files]
     paths, firsts = [file[0].path for file in files], [file[0].first for file in files]
     look = partial(passes.extremes_in, basis=basis, is_cached=is_cached)
-    ends = runner.map(tuple[float, float], look, paths, firsts, runs, done=done, waits=True)
+    ends = runner.map(tuple[float, float], look, paths, firsts, runs, done=done, waits=not is_cached)
     lows, highs = zip(*ends, strict=True)
     return min(lows), max(highs)
 
@@ -191,12 +191,12 @@ class Pipeline:
         # before the histograms need as much room
         del converted
         finite = [[extent.is_finite for _, extent in segment] for segment in extents]
-        counted = self._count("counted", files, finite, coordinates, is_kept=self.coordinates is not None)
+        counted = self._count(files, finite, coordinates, is_kept=self.coordinates is not None)
         low = min(coordinates.low, *(each.low for each in counted))
         high = max(coordinates.high, *(each.high for each in counted))
         if (low, high) != (coordinates.low, coordinates.high):
             coordinates = Coordinates.spanning(coordinates.basis, coordinates.n, low, high)
-            counted = self._count("counted again", files, finite, coordinates, is_kept=True)
+            counted = self._count(files, finite, coordinates, is_kept=True)
         tallies = [tally for each in counted for tally in each.tallies]
         if self.source.fingerprint() != self.fingerprint:
             raise SourceError("changed while it was read; run it again when the file is complete")
@@ -276,7 +276,6 @@ class Pipeline:
 
     def _count(
         self,
-        stage: str,
         files: Sequence[LakeFile],
         finite: Sequence[Sequence[bool]],
         coordinates: Coordinates,
@@ -290,7 +289,15 @@ class Pipeline:
         # one kind keeps the processor busy, the other the disk
         order = interleaved([[i for i, cached in enumerate(is_cached) if cached == kind] for kind in (True, False)])
         return self._resumed(
-            stage, passes.Counted, count, paths, self.segments, finite, is_cached, order=order, waits=True
+            f"counted from {float(coordinates.low)!r} to {float(coordinates.high)!r}",
+            passes.Counted,
+            count,
+            paths,
+            self.segments,
+            finite,
+            is_cached,
+            order=order,
+            waits=not all(is_cached),
         )
 
     def _paths(self, files: Iterable[LakeFile]) -> list[Path]:
@@ -318,7 +325,8 @@ class Pipeline:
         if low == high:  # equal filters, which tell nothing of the others
             self.counter.begin("measuring")
             chosen = blocks
-            low, high = range_of(chosen, basis, self.runner, self.counter.add)
+            is_cached = all(may_be_cached([each.file.bytes for each in converted]))
+            low, high = range_of(chosen, basis, self.runner, self.counter.add, is_cached=is_cached)
         self.counter.add(self.source.n_filters - sum(block.filters.n for block in chosen))
         return Coordinates.spanning(basis, moments.n, low, high)
 

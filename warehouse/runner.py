@@ -90,7 +90,7 @@ class LocalRunner:
     Parameters
     ----------
     threads
-        How many compute, by default one per core; of work that waits for a disk there are twice as many.
+        How many compute, by default one per core; of work that waits for a disk as long, there are twice as many.
     """
 
     def __init__(self, threads: int | None = None) -> None:

@@ -1,0 +1,39 @@
+"""Threads of this process apply the functions of stages: as many as asked for, more where they wait, in order."""
+
+import threading
+import time
+
+import pytest
+
+from warehouse.runner import LocalRunner
+
+
+@pytest.mark.parametrize(("threads", "waits", "expected"), [(1, False, 1), (1, True, 2), (2, False, 2), (2, True, 4)])
+def test_work_that_waits_has_twice_as_many_threads(threads: int, waits: bool, expected: int) -> None:
+    running, most, guard = 0, 0, threading.Lock()
+
+    def work(i: int) -> int:
+        nonlocal running, most
+        with guard:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with guard:
+            running -= 1
+        return i
+
+    assert list(LocalRunner(threads).map(int, work, range(20), waits=waits)) == list(range(20))
+    assert most == expected
+
+
+def test_the_first_error_ends_all() -> None:
+    begun = []
+
+    def work(i: int) -> int:
+        begun.append(i)
+        time.sleep(0.01)
+        return 1 // (i - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        list(LocalRunner(1).map(int, work, range(100)))
+    assert len(begun) < 10
