@@ -15,11 +15,13 @@ import h5py
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
 import warehouse
 from tests.extraction_models import conv_model, save_keras_2, save_torch, saved, weights
 from tests.test_ingest import random_filters, write_dataset
 from warehouse import changes, codec
+from warehouse.cli import app
 from warehouse.connection import connect
 from warehouse.errors import LakeError, SourceError
 from warehouse.joined import (
@@ -44,7 +46,7 @@ COUNTS = (7, 1, 20, 5)
 
 def part_of(path: Path) -> Part:
     with open_source(path) as source:
-        return Part(source.file, path, source.n_filters, source.dtype.name, source.fingerprint())
+        return Part.of(source)
 
 
 def dataset(path: Path, n: int = 10, seed: int = 0, **columns: np.ndarray) -> Path:
@@ -206,6 +208,50 @@ def test_tables_are_those_of_one_file_to_which_the_others_were_appended(
             con.register("found", found.select(expected.column_names))
             assert sorted(found.column_names) == sorted(expected.column_names), name
             assert con.sql("from found order by all").to_arrow_table().to_pylist() == expected.to_pylist(), name
+
+
+def test_a_warehouse_of_several_files_tells_of_each_what_one_of_it_alone_does(tmp_path: Path) -> None:
+    filters = random_filters(30, seed=3)
+    filters[4, 0, 0] = np.nan
+    paths = [
+        # unclaimed filters at the end of one file and at the beginning of the next
+        write_dataset(tmp_path / "a.h5", [(0, 0, "2:19")], filters, dtype="<f4"),
+        write_dataset(tmp_path / "b.h5", [(0, 0, "5:24"), (0, 1, "25:29")], random_filters(30, seed=4)),
+        dataset(tmp_path / "c.h5"),
+    ]
+    query = "select * exclude (ingested_at, n_outside) from sources order by name"
+    expected = []
+    for path in paths:
+        alone = warehouse.ingest(path, tmp_path / f"{path.stem}.warehouse", allow_nonfinite=True)
+        with connect(alone.path) as con:
+            expected += con.sql(query).fetchall()
+    joined = warehouse.ingest(paths, tmp_path / "joined.warehouse", allow_nonfinite=True)
+    with connect(joined.path) as con:
+        assert con.sql(query).fetchall() == expected
+        assert con.sql("select name, n_unclaimed, n_nonfinite from sources order by name").fetchall() == [
+            ("a.h5", 12, 1),
+            ("b.h5", 5, 0),
+            ("c.h5", 0, 0),
+        ]
+    assert joined.unclaimed_filters == 17
+    assert warehouse.verify(joined.path).is_sound
+
+
+def test_a_file_of_several_is_not_appended_again(tmp_path: Path) -> None:
+    paths = [dataset(tmp_path / f"{i}.h5", seed=i) for i in range(3)]
+    target = warehouse.ingest(paths, tmp_path / "w").path
+    for path in paths:
+        with pytest.raises(LakeError, match=rf"holds {path.name} already, as {path.name}"):
+            changes.append(path, target)
+
+
+def test_info_tells_of_the_first_files_and_how_many_more_there_are(tmp_path: Path) -> None:
+    paths = [dataset(tmp_path / f"{i}.h5", seed=i) for i in range(12)]
+    target = warehouse.ingest(paths, tmp_path / "w").path
+    told = CliRunner().invoke(app, ["info", str(target)]).stdout
+    assert "name: 9.h5" in told
+    assert "name: 10.h5" not in told
+    assert "And 2 more: from sources" in told
 
 
 def test_one_dataset_keeps_its_ids(tmp_path: Path) -> None:

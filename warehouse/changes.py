@@ -31,6 +31,7 @@ from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.extraction import ExtractedModel, write_dataset
 from warehouse.filter_file import may_be_cached, naming_damage
 from warehouse.ingest import commit
+from warehouse.joined import Part
 from warehouse.lake import LOCK, Lake, LakeFile, lock
 from warehouse.metadata import Start, tabulate
 from warehouse.pipeline import Block, Pipeline, range_of
@@ -210,7 +211,7 @@ def append_source(
 ) -> Change:
     """Write the files of a source beside those of a warehouse, with ids and in coordinates that continue it."""
     with naming(source.path), threadpool_limits(limits=1, user_api="blas"):
-        fingerprint = source.fingerprint()
+        part = Part.of(source)
         tables = tabulate(
             source.meta(), source.n_filters, of_models=state.model_columns, of_layers=state.layer_columns
         ).of_source(origin.names, state.start, origin.sha256)
@@ -219,7 +220,7 @@ def append_source(
         runner.prepare([source.path, lake.folder / LOCK])
         pipeline = Pipeline(
             source,
-            fingerprint,
+            [part],
             tables,
             lake,
             coordinates=state.coordinates,

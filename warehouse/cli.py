@@ -66,6 +66,7 @@ INFO = (
     ("Basis", "select component, explained_variance_ratio, cumulative_ratio from pca('all')"),
 )
 """Titles and queries of ``warehouse info``."""
+SOURCES_SHOWN = 10
 
 FormatOption = Annotated[
     Literal["table", "csv", "json", "parquet"] | None,
@@ -283,10 +284,13 @@ def info(path: WarehousePath) -> None:
         for title, question in INFO:
             output.heading(title)
             output.write(warehouse, question)
-        for source in warehouse.sql("from sources").pl().to_dicts():
+        sources = warehouse.sql("from sources").pl().to_dicts()
+        for source in sources[:SOURCES_SHOWN]:
             output.heading("Source")
             for name, value in source.items():
                 typer.echo(printable(f"{name}: {value}"))
+        if len(sources) > SOURCES_SHOWN:
+            output.heading(f"And {len(sources) - SOURCES_SHOWN:,} more: from sources")
 
 
 @app.command("help", epilog="Example: warehouse help cnn.warehouse drift")

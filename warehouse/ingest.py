@@ -154,10 +154,10 @@ def ingest(
     ):
         lake, tables, n_filters = work.lake, opened.tables, opened.source.n_filters
         with naming(opened.source.path), threadpool_limits(limits=1, user_api="blas"):
-            pipeline = Pipeline(opened.source, opened.fingerprint, tables, lake, runner=runner, progress=progress)
+            pipeline = Pipeline(opened.source, opened.parts, tables, lake, runner=runner, progress=progress)
             told = {"n_filters": n_filters, "allow_nonfinite": allow_nonfinite, "version": __version__}
             pipeline.journal = work.journal = Journal(
-                target, {**opened.fingerprint, **told, "layers": pipeline.plan_checksum()}
+                target, {**pipeline.fingerprint, **told, "layers": pipeline.plan_checksum()}
             )
             measured = pipeline.run(allow_nonfinite=allow_nonfinite)
         commit(lake)

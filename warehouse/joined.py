@@ -29,7 +29,7 @@ from warehouse.extraction.dataset import DTYPE
 from warehouse.extraction.files import format_of, reading
 from warehouse.metadata import Metadata, Start, source_tables
 from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner, for_stage
-from warehouse.source import FilterSource, SourceFile, close_reopened, is_packed, naming, open_source
+from warehouse.source import FilterSource, Source, SourceFile, close_reopened, is_packed, naming, open_source
 
 _OF_DATASETS = ("filters", "filter", "meta")
 _MODEL_SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth", ".th", ".ckpt", ".keras")
@@ -60,6 +60,11 @@ class Part:
     dtype: str
     fingerprint: dict[str, str | int]
     checksum: str | None = None
+
+    @classmethod
+    def of(cls, source: Source) -> Part:
+        """Describe a dataset that is open."""
+        return cls(source.file, source.path, source.n_filters, source.dtype.name, source.fingerprint())
 
     def fingerprint_now(self) -> dict[str, str | int]:
         """The fingerprint taken anew; a model has been read for good."""
@@ -181,8 +186,8 @@ class Opened:
     ----------
     source
         The filters: a `Source` of one dataset, else a `JoinedSource`.
-    fingerprint
-        Of the source, taken before anything else was read of it.
+    parts
+        The files, described before anything else was read of them.
     tables
         The tables of models and layers, as they go into the lake.
     extracted
@@ -192,7 +197,7 @@ class Opened:
     """
 
     source: FilterSource
-    fingerprint: dict[str, str | int]
+    parts: list[Part]
     tables: Metadata
     extracted: list[Extracted]
     left_out: list[Bad]
@@ -260,8 +265,7 @@ def open_all(
         if doubled and not skip_bad:
             raise SourceError(doubled[0].reason)
         left_out += doubled
-        fingerprint = joined_fingerprint([part.fingerprint for part in parts])
-        yield Opened(joined_source(parts), fingerprint, joined_tables(parts), extracted, left_out)
+        yield Opened(joined_source(parts), parts, joined_tables(parts), extracted, left_out)
 
 
 def extracted_model(
@@ -332,7 +336,7 @@ def _opened_dataset(
     try:
         with ExitStack() as opened:
             source = opened.enter_context(open_source(path, allow_sources=allow_sources, progress=progress))
-            part = Part(source.file, path, source.n_filters, source.dtype.name, source.fingerprint())
+            part = Part.of(source)
             if skip_bad:
                 part.tables()
             if source.file.is_packed:

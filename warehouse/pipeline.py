@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,9 +29,10 @@ from warehouse import passes, rollups
 from warehouse.coordinates import Basis, Coordinates, estimated_ends
 from warehouse.errors import SourceError
 from warehouse.filter_file import may_be_cached
+from warehouse.joined import Part, joined_fingerprint
 from warehouse.journal import Journal
 from warehouse.lake import Lake, LakeFile
-from warehouse.layer_scan import Measurement
+from warehouse.layer_scan import LayerExtent, Measurement
 from warehouse.metadata import Metadata
 from warehouse.plan import Run, Segment, runs_of, segments_of
 from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner
@@ -118,8 +120,8 @@ class Pipeline:
     ----------
     source
         The open dataset.
-    fingerprint
-        Of the source, taken before anything of it was read: at the end it has to be the same.
+    parts
+        The files of the source, described before anything of them was read: at the end they have to be the same.
     tables
         Its tables, with the ids that they have in the warehouse.
     lake
@@ -129,7 +131,7 @@ class Pipeline:
     journal
         Knows what an earlier run has finished, and is told what this one does.
     name
-        Of the source in the table ``sources``, by default its file's.
+        Of a source of one file in the table ``sources``, by default the file's.
     runner
         Applies the functions of the stages; threads of this process by default.
     progress
@@ -139,7 +141,7 @@ class Pipeline:
     def __init__(
         self,
         source: FilterSource,
-        fingerprint: Mapping[str, str | int],
+        parts: Sequence[Part],
         tables: Metadata,
         lake: Lake,
         *,
@@ -149,15 +151,20 @@ class Pipeline:
         runner: Runner | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.source, self.fingerprint, self.tables, self.lake = source, fingerprint, tables, lake
+        self.source, self.parts, self.tables, self.lake = source, parts, tables, lake
         self.coordinates, self.journal, self.runner = coordinates, journal or Journal(), runner or LocalRunner()
-        self.name = name or source.path.name
+        self.name = name
+        self.fingerprint = joined_fingerprint([part.fingerprint for part in parts])
         columns = ("layer_id", "model_id", "first_filter_id", "n_filters")
         layers = [
             (layer, model, first - lake.first_filter_id, n)
             for layer, model, first, n in zip(*(tables.layers[name].to_pylist() for name in columns), strict=True)
         ]
-        self.segments: list[Segment] = list(segments_of(runs_of(layers, source.n_filters)))
+        self.segments: list[Segment] = []
+        # no file of the lake is of two files of the source
+        for start, stop in pairwise(accumulate((part.n_filters for part in parts), initial=0)):
+            own = layers[bisect_left(layers, start, key=itemgetter(2)) : bisect_left(layers, stop, key=itemgetter(2))]
+            self.segments += segments_of(runs_of(own, stop, start))
         self.counter = Counter(progress, source.n_filters)
 
     @property
@@ -210,10 +217,8 @@ class Pipeline:
         layers = list(chain(*extents))
         histograms = rollups.layer_histograms([layer_id for layer_id, _ in layers], [tally.counts for tally in tallies])
         self.lake.write_batches("layer_histograms", *histograms)
-        n_nonfinite = sum(extent.n_nonfinite for _, extent in layers)
-        outside = sum(tally.outside for tally in tallies)
-        self.lake.write_table("sources", self._source_table(n_nonfinite, outside))
-        return Measured(sum(not extent.is_finite for _, extent in layers), outside)
+        self.lake.write_table("sources", self._source_table([extent for _, extent in layers], tallies))
+        return Measured(sum(not extent.is_finite for _, extent in layers), sum(tally.outside for tally in tallies))
 
     def _write_measurements(self, measurements: Sequence[Measurement]) -> None:
         self.lake.write_table("layer_moments", rollups.layer_moments(measurements))
@@ -336,17 +341,37 @@ class Pipeline:
         layers = zip(*(self.tables.layers[name].to_pylist() for name in columns), strict=True)
         return {layer: channels for layer, channels, n in layers if channels and channels > 0 and n % channels == 0}
 
-    def _source_table(self, n_nonfinite: int, outside: int) -> pa.Table:
-        row = {
-            **self.fingerprint,
-            "name": self.name,
-            "dtype": str(self.source.dtype),
-            "n_filters": self.source.n_filters,
-            "n_unclaimed": self.n_unclaimed,
-            "n_nonfinite": n_nonfinite,
-            "n_outside": outside,
+    def _source_table(self, extents: Sequence[LayerExtent], tallies: Sequence[passes.Tally]) -> pa.Table:
+        """A row a file, with what was found in its runs."""
+        runs = [run for segment in self.segments for run in segment.runs]
+        stops = list(accumulate(part.n_filters for part in self.parts))
+        of_part = [bisect_right(stops, run.start) for run in runs]
+
+        def added(numbers: Iterable[int]) -> list[int]:
+            total = [0] * len(stops)
+            for i, number in zip(of_part, numbers, strict=True):
+                total[i] += number
+            return total
+
+        found = {
+            "n_unclaimed": added(run.n if run.layer_id is None else 0 for run in runs),
+            "n_nonfinite": added(extent.n_nonfinite for extent in extents),
+            "n_outside": added(tally.outside for tally in tallies),
+        }
+        same = {
             "ingested_at": datetime.now(UTC).replace(microsecond=0, tzinfo=None),
             "warehouse_version": __version__,
             "duckdb_version": duckdb.__version__,
         }
-        return pa.Table.from_pylist([row])
+        rows = [
+            {
+                **part.fingerprint,
+                "name": self.name or part.fingerprint["name"],
+                "dtype": part.dtype,
+                "n_filters": part.n_filters,
+                **{name: numbers[i] for name, numbers in found.items()},
+                **same,
+            }
+            for i, part in enumerate(self.parts)
+        ]
+        return pa.Table.from_pylist(rows)
