@@ -290,6 +290,7 @@ def test_what_is_allowed_has_to_exist(virtual: Path, folder: Path) -> None:
     refuse(virtual, "--allow-source .*elsewhere: No such file", folder, folder / "elsewhere")
 
 
+@pytest.mark.slow
 def test_ingest_append_and_the_command_line_take_the_option(virtual: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="--allow-source"):
         warehouse.ingest(virtual, tmp_path / "refused")

@@ -23,7 +23,7 @@ from tests.test_ingest import random_filters, write_dataset
 from warehouse import changes, codec
 from warehouse.cli import app
 from warehouse.connection import connect
-from warehouse.errors import LakeError, SourceError
+from warehouse.errors import CatalogError, LakeError, SourceError
 from warehouse.joined import (
     Bad,
     Extracted,
@@ -245,6 +245,29 @@ def test_a_file_of_several_is_not_appended_again(tmp_path: Path) -> None:
             changes.append(path, target)
 
 
+def test_a_name_that_is_not_utf_8_has_question_marks_in_tables(tmp_path: Path, models: list[Path]) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff.h5")
+    try:
+        dataset(tmp_path / "odd.h5").rename(odd)
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    even = dataset(tmp_path / "even.h5", seed=1)
+    first, second = tmp_path / "first.warehouse", tmp_path / "second.warehouse"
+    warehouse.ingest([odd, even], first)
+    warehouse.ingest(even, second)
+    changes.append(odd, second)
+    model = Path(shutil.copyfile(models[0], tmp_path / os.fsdecode(b"model\xff.safetensors")))
+    changes.add(second, [warehouse.extract(model)])
+    with connect(first) as con:
+        assert con.sql("select name from sources").fetchall() == [("odd?.h5",), ("even.h5",)]
+    with connect(second) as con:
+        found = con.sql("select source from models order by model_id").fetchall()
+    assert found == [("even.h5",), ("odd?.h5",), ("model?.safetensors",)]
+    assert warehouse.verify(second).is_sound
+    with pytest.raises(CatalogError, match="not UTF-8; rename the folder"):
+        warehouse.ingest(even, tmp_path / os.fsdecode(b"w\xff"))
+
+
 def test_info_tells_of_the_first_files_and_how_many_more_there_are(tmp_path: Path) -> None:
     paths = [dataset(tmp_path / f"{i}.h5", seed=i) for i in range(12)]
     target = warehouse.ingest(paths, tmp_path / "w").path
@@ -376,7 +399,20 @@ def test_bad_files_are_named_or_left_out(files: list[Path], models: list[Path], 
             pass
 
 
-def test_no_file_is_blamed_for_a_folder_that_cannot_be_written(models: list[Path], tmp_path: Path) -> None:
+def test_no_file_is_blamed_for_a_folder_that_cannot_be_made(models: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(LakeError, match=rf"cannot write {tmp_path / 'file'}"),
+        open_all(models, tmp_path / "file" / "folder", skip_bad=True),
+    ):
+        pass
+
+
+def test_no_file_is_blamed_for_a_folder_that_cannot_be_written(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as it may be for another machine
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
     with (
         pytest.raises(SourceError, match=rf"{tmp_path / 'absent'}"),
         open_all(models, tmp_path / "absent", skip_bad=True),

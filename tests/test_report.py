@@ -171,6 +171,7 @@ def test_hostile_labels_are_shown_as_text(hostile: warehouse.Warehouse) -> None:
     assert page.texts["title"] == ["<b>&name$x: report"]
 
 
+@pytest.mark.slow
 def test_an_axis_with_many_groups_is_refused_figure_by_figure(wh: warehouse.Warehouse) -> None:
     page = Page(report.page(wh, ["layer_id % 51", "unnest(range(2500))", "null", "conv_depth = 0"]))
     said = " ".join(page.texts["p"])

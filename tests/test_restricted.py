@@ -236,6 +236,7 @@ def test_what_reads_the_warehouse_is_answered_as_ever(opened: RestrictedWarehous
         assert opened.analysis("drift_by_task").fetchall() == free.analysis("drift_by_task").fetchall()
 
 
+@pytest.mark.slow
 def test_the_command_line_restricts_too(sample_warehouse: Path, tmp_path: Path) -> None:
     query = "query", str(sample_warehouse), "--restricted"
     assert call_main(*query, "select 42 as n", "--format", "csv").out == "n\n42\n"

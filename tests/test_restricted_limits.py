@@ -97,6 +97,7 @@ def test_what_takes_too_much_is_refused_in_a_line_and_the_next_query_is_answered
     assert len(opened.sql("from drift(task)").fetchall()) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "query", "message"),
     [
@@ -223,6 +224,7 @@ def test_closing_ends_the_query_of_another_thread(sample_warehouse: Path) -> Non
         restricted.sql("select 1")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_stopped_or_killed_does_no_lasting_harm(
     sample_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from warehouse.session import Warehouse
 
 __all__ = ["session"]
 
+pytestmark = pytest.mark.slow
+
 EXPRESSIONS = {
     "division": ("a / 2", "a / b", "b / a", "x / 0", "-x / 0", "0 / 0.0", "a / nullif(b, 0)", "1 / 3", "2.5 / 2"),
     "whole numbers": ("a // 2", "-7 // 2", "-7 % 2", "a % 3", "a * 100000000", "2 ** a", "abs(-a)", "a::bigint"),
@@ -116,6 +118,7 @@ TABLE = "(values (1, 0, 0.5::double, 'abc'), (2, 3, 2.5::double, 'bcd'), (3, 3, 
 QUERIES = (
     "select count(*), count(b), count(distinct b), sum(a), avg(a), min(s), max(x), median(x), stddev_samp(x) from {t}",
     "select quantile_cont(x, 0.3), quantile_cont(x, [0.25, 0.75]), covar_samp(a, x), corr(a, x), corr(a, 1) from {t}",
+    "select stddev_pop(x), var_pop(x), stddev_pop(x) filter (a = 1), var_pop(x) filter (a > 9), var_samp(x) from {t}",
     "select list(s order by x), list(a order by b, a), list(a) filter (a > 9), list(nullif(b, 0) order by a) from {t}",
     "select string_agg(s, '' order by a), max_by(s, x), arg_min(s, x), bool_or(a > 2) from {t}",
     "select any_value(nullif(a, 1)), min(nullif(b, 0)) from {t} where a < 3",
@@ -174,7 +177,6 @@ def test_queries_have_duckdbs_rows(spark: SparkWarehouse, duck: Warehouse, query
     compare(spark, duck, query.format(t=TABLE))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["division", "whole numbers", "numbers", "lists"])
 def test_values_do_not_depend_on_ansi_mode(spark: SparkWarehouse, duck: Warehouse, kind: str) -> None:
     spark.session.conf.set("spark.sql.ansi.enabled", "false")
@@ -189,27 +191,21 @@ def test_values_do_not_depend_on_ansi_mode(spark: SparkWarehouse, duck: Warehous
     [
         "select filter_id, peak(kernel) as p, project(scale(kernel)) as c from kernels order by filter_id limit 20",
         "from groups(concat(task, '/', visual_category), keep := depth_decile > 5)",
-        *(
-            pytest.param(query, marks=pytest.mark.slow)
-            for query in (
-                "select *, project(kernel) as c from kernels where model_id = 3 order by filter_id limit 3",
-                "select task, count(*) as n, sum(w0) as s, min(w8) from filter_meta group by task order by task",
-                "from density(0, 1, keep := model_id < 3, bins := 8)",
-                "from quality(conv_depth = 0)",
-                "from model_quality select model_id, n_layers, sparsity order by model_id",
-                "from layer_percentiles(3)",
-                "from drift_to_groups(3, task)",
-                "from sparsity_at(task, 0.013)",
-                "from drift_summary(task)",
-            )
-        ),
+        "select *, project(kernel) as c from kernels where model_id = 3 order by filter_id limit 3",
+        "select task, count(*) as n, sum(w0) as s, min(w8) from filter_meta group by task order by task",
+        "from density(0, 1, keep := model_id < 3, bins := 8)",
+        "from quality(conv_depth = 0)",
+        "from model_quality select model_id, n_layers, sparsity order by model_id",
+        "from layer_percentiles(3)",
+        "from drift_to_groups(3, task)",
+        "from sparsity_at(task, 0.013)",
+        "from drift_summary(task)",
     ],
 )
 def test_filters_and_rollups_are_asked_as_in_duckdb(spark: SparkWarehouse, duck: Warehouse, query: str) -> None:
     compare(spark, duck, query)
 
 
-@pytest.mark.slow
 def test_components_of_filters_are_those_of_duckdb(spark: SparkWarehouse, duck: Warehouse) -> None:
     # eigenvectors by two methods agree to rounding of the largest entry
     compare(spark, duck, "from filter_pca(model_id % 2, keep := model_id < 4)", absolute=1e-12)
@@ -311,6 +307,24 @@ def test_the_command_line_writes_what_duckdb_writes(sample_warehouse: Path, tmp_
         assert run("--engine", "spark", "--format", format_) == run("--format", format_)
     run("--engine", "spark", "-o", str(tmp_path / "groups.parquet"))
     assert (tmp_path / "groups.parquet").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("from layer", 'Did you mean "layers"'),
+        ("select modell from models", "modell"),
+        ("describe layers", "nothing but queries; ask DuckDB: warehouse.open, or no --engine spark"),
+        ("select 1 +", "the query cannot be read for Spark"),
+    ],
+)
+def test_what_is_no_query_is_told_before_spark_is_started(
+    sample_warehouse: Path, monkeypatch: pytest.MonkeyPatch, query: str, told: str
+) -> None:
+    monkeypatch.setattr("warehouse.on_spark.engine.started", lambda *_: pytest.fail("Spark is started"))
+    result = CliRunner().invoke(app, ["query", str(sample_warehouse), query, "--engine", "spark"])
+    assert result.exit_code == 1
+    assert told in str(result.exception)
 
 
 @pytest.mark.parametrize("options", [["--engine", "spark", "--restricted"], ["--master", "local[2]"]])

@@ -20,6 +20,7 @@ import pyarrow as pa
 from warehouse import analyses, sqlfiles
 from warehouse.errors import CatalogError, duckdb_message
 from warehouse.lake import LakeFile, disk_errors
+from warehouse.legible import encodable
 from warehouse.sqlfiles import CSV_PREFIX, LAKE_PREFIX, SqlObject
 
 STORAGE_VERSION = "v1.2.0"
@@ -151,9 +152,11 @@ def search_in(folder: Path) -> str:
     Raises
     ------
     CatalogError
-        A path that DuckDB would take for several or for a pattern; it knows no way to quote one.
+        A path that DuckDB would take for several or for a pattern, as it knows no way to quote one, or that is no text.
     """
     absolute = str(folder.absolute())
+    if encodable(absolute) != absolute:
+        raise CatalogError(f"{absolute}: DuckDB cannot read files below a path that is not UTF-8; rename the folder")
     for character, name in {",": "comma", "?": "question mark", "\\": "backslash"}.items():
         if character in absolute:
             raise CatalogError(f"{absolute}: DuckDB cannot read files below a path with a {name}; rename the folder")

@@ -33,6 +33,7 @@ from warehouse.filter_file import may_be_cached, naming_damage
 from warehouse.ingest import commit
 from warehouse.joined import Part
 from warehouse.lake import LOCK, Lake, LakeFile, lock
+from warehouse.legible import encodable
 from warehouse.metadata import Start, tabulate
 from warehouse.pipeline import Block, Pipeline, range_of
 from warehouse.plan import Segment, runs_of
@@ -176,7 +177,7 @@ def append(
             raise LakeError(f"{target} holds {opened.path.name} already, as {known[0][0]}")
         change = append_source(
             opened,
-            Origin(opened.path.name),
+            Origin(encodable(opened.path.name)),
             lake,
             state,
             allow_nonfinite=allow_nonfinite,
@@ -297,7 +298,7 @@ def _refuse_copies(folder: Path, models: Sequence[ExtractedModel], known: Mappin
 
 def origin_of(models: Sequence[ExtractedModel]) -> Origin:
     """The files that models came from."""
-    return Origin([Path(model.source).name for model in models], [model.checksum for model in models])
+    return Origin([encodable(Path(model.source).name) for model in models], [model.checksum for model in models])
 
 
 @contextlib.contextmanager

@@ -215,9 +215,13 @@ def _query_spark(
     path: Path, text: str, format_: str, file: Path | None, max_rows: int, master: str | None, conf: list[str] | None
 ) -> None:
     from warehouse.on_spark.engine import started
-    from warehouse.on_spark.session import SparkWarehouse
+    from warehouse.on_spark.session import SparkWarehouse, understood
 
-    with started(master, assignments(conf, "--conf")) as session:
+    settings = assignments(conf, "--conf")
+    # before Spark takes some seconds to start
+    with Warehouse(path) as warehouse:
+        understood(text, warehouse)
+    with started(master, settings) as session:
         output.write_relation(SparkWarehouse(path, session).collected(text), format_, file, max_rows=max_rows)
 
 

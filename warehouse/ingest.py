@@ -183,10 +183,8 @@ def ingest(
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A new folder within a locked one, for what is extracted from models."""
+    """Where in a locked folder there may be one for what is extracted from models, until the context ends."""
     scratch = folder / f"{EXTRACTED}{uuid.uuid4().hex}"
-    with disk_errors(scratch):
-        scratch.mkdir()
     try:
         yield scratch
     finally:

@@ -27,6 +27,8 @@ from warehouse.errors import SourceError
 from warehouse.extraction import extract, write_dataset
 from warehouse.extraction.dataset import DTYPE
 from warehouse.extraction.files import format_of, reading
+from warehouse.lake import disk_errors
+from warehouse.legible import encodable
 from warehouse.metadata import Metadata, Start, source_tables
 from warehouse.runner import Counter, Done, LocalRunner, Progress, Runner, for_stage
 from warehouse.source import FilterSource, Source, SourceFile, close_reopened, is_packed, naming, open_source
@@ -221,7 +223,7 @@ def open_all(
     paths
         Either datasets or models, told apart by their contents.
     folder
-        Takes the filters of models. It exists, all workers see it, and the caller removes it.
+        Takes the filters of models, and is made for them. All workers see where it is; the caller removes it.
     labels
         What is known of models, by their files.
     allow_sources
@@ -242,6 +244,8 @@ def open_all(
         resources.callback(close_reopened)
         found: list[Part | Bad]
         if kind_of_all(paths) == "model":
+            with disk_errors(folder):
+                folder.mkdir(exist_ok=True)
             counter = Counter(progress, len(paths))
             counter.begin("extracting")
             work = partial(extracted_model, folder=folder.absolute(), skip_bad=skip_bad)
@@ -307,7 +311,7 @@ def extracted_model(
     dataset = folder / f"{uuid.uuid4().hex}.h5"
     write_dataset([model], dataset)
     fingerprint: dict[str, str | int] = {
-        "name": path.name,
+        "name": encodable(path.name),
         "size": status.st_size,
         "mtime": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
         "sha256_header": model.checksum,
@@ -431,7 +435,7 @@ def joined_tables(
         own = part.tables(models, layers)
         checksums = None if part.checksum is None else [part.checksum] * own.models.num_rows
         with naming(part.path):
-            tables = own.of_source(part.path.name, start, checksums)
+            tables = own.of_source(encodable(part.path.name), start, checksums)
         models |= set(tables.models.column_names)
         layers |= set(tables.layers.column_names)
         first = start or Start(0, 0, 0)

@@ -125,12 +125,13 @@ def check_file(
     done
         Is told how many rows were checked.
     """
-    done(file.n_rows)
     try:
         with _telling_faults():
             return Checked(file, filter_ids=_check(folder / file.path, file, columns, placement, quick=quick))
     except _FileError as fault:
         return Checked(file, Problem(file.path, str(fault)))
+    finally:
+        done(file.n_rows)
 
 
 class _FileError(Exception):

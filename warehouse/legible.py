@@ -15,6 +15,11 @@ LONGEST_CELL = 1_000
 _CHECKSUM = 8
 
 
+def encodable(text: str) -> str:
+    """Text that a table can hold: of a name of a file, which may be any bytes, with "?" for what is no UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
 def printable(text: str) -> str:
     """Text as one line without control characters, by which it could take over a terminal: they are spelled out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

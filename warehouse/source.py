@@ -23,6 +23,7 @@ import numpy as np
 from warehouse import chunks, hdf5, virtual, xz
 from warehouse.errors import SourceError
 from warehouse.frames import MetaFrame, read_frame
+from warehouse.legible import encodable
 
 _WEIGHTS = 9
 _PIECE = 1 << 15  # filters converted at a time: few enough for the cache, enough to keep calls rare
@@ -268,7 +269,7 @@ class Source:
             size = self._unpacked.stat().st_size
             modified = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         return {
-            "name": self.path.name,
+            "name": encodable(self.path.name),
             "size": size,
             "mtime": modified.isoformat(),
             "sha256_header": header.hexdigest(),

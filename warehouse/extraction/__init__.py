@@ -16,6 +16,7 @@ from warehouse.extraction.dataset import write_dataset
 from warehouse.extraction.files import read_file
 from warehouse.extraction.labels import LABELS, source_columns
 from warehouse.extraction.model import ExtractedModel, Layer, assemble
+from warehouse.legible import encodable
 
 __all__ = ["LABELS", "ExtractedModel", "Layer", "extract", "write_dataset"]
 
@@ -56,7 +57,7 @@ def extract(model: object, *, transposed: bool = False, **labels: object) -> Ext
     if isinstance(model, str | os.PathLike):
         path = Path(model)
         found, source = read_file(path), str(path)
-        name = path.stem.encode(errors="replace").decode()
+        name = encodable(path.stem)
     else:
         found, source, name = mapping.read_object(model), f"the {type(model).__name__}", _name_of(model)
     name = str(columns.setdefault("Name", name))

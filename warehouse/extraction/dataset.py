@@ -19,6 +19,7 @@ from warehouse.dataset_writer import refuse_existing, write_file
 from warehouse.errors import SourceError
 from warehouse.extraction.labels import LABELS, TEXT_COLUMNS
 from warehouse.extraction.model import KERNEL, Array, ExtractedModel
+from warehouse.legible import encodable
 
 _TITLE = "3x3 filters of trained models, extracted from their files"
 _OPERATOR = re.compile(r"[A-Za-z]\w*", re.ASCII)
@@ -123,7 +124,7 @@ def _record(model: ExtractedModel) -> dict[str, object]:
     """The columns of a model, in the order of the authors' file."""
     first = {
         "model": model.name,
-        "path": Path(model.source).name if model.format != "mapping" else None,
+        "path": encodable(Path(model.source).name) if model.format != "mapping" else None,
         "producer": model.producer,
         "op_set": model.op_set,
     }

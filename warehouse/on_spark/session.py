@@ -24,6 +24,7 @@ from warehouse.errors import QueryError, duckdb_message
 from warehouse.lake import lake_tables
 from warehouse.on_spark import dialect, functions, macros
 from warehouse.on_spark.failures import explain
+from warehouse.on_spark.subset import ELSEWHERE
 from warehouse.session import Warehouse, did_you_mean
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class SparkWarehouse:
         QueryError
             DuckDB or Spark refuses the query, or it has a construct that is not translated.
         """
-        tree = _parsed(query)
-        relation = self._catalog.sql(query)
-        return self._converted(self._run(tree), relation)
+        return self._converted(self._run(understood(query, self._catalog)), self._catalog.sql(query))
 
     def analysis(self, name: str, /, **settings: Any) -> DataFrame:
         """Run one of the analyses that ``from analyses`` lists, with settings as `Warehouse.analysis` takes them."""
@@ -210,6 +209,19 @@ def _silent_logger() -> Iterator[None]:
         logger.disabled = before
 
 
+def understood(query: str, catalog: Warehouse) -> exp.Expr:
+    """Read a query that DuckDB takes, without running it.
+
+    Raises
+    ------
+    QueryError
+        DuckDB refuses it, or it is something else than one query.
+    """
+    tree = _parsed(query)
+    catalog.sql(query)
+    return tree
+
+
 def _parsed(query: str) -> exp.Expr:
     try:
         trees = [tree for tree in sqlglot.parse(query, dialect=macros.Question) if tree is not None]
@@ -218,7 +230,7 @@ def _parsed(query: str) -> exp.Expr:
     if not trees:
         raise QueryError("the query is empty; try: from help")
     if len(trees) > 1 or not isinstance(trees[0], exp.Query | exp.Pivot):
-        raise QueryError("Spark can be asked one query at a time, and nothing but queries")
+        raise QueryError(f"Spark can be asked one query at a time, and nothing but queries; {ELSEWHERE}")
     return trees[0]
 
 

@@ -87,9 +87,11 @@ AGGREGATES: Mapping[type[exp.Expr], str] = {
     exp.Min: "min({0})",
     exp.PercentileCont: "percentile({0}, {1})",
     exp.Stddev: "stddev_samp({0})",
+    exp.StddevPop: "stddev_pop({0})",
     exp.StddevSamp: "stddev_samp({0})",
     exp.Sum: "sum({0})",
     exp.Variance: "var_samp({0})",
+    exp.VariancePop: "var_pop({0})",
 }
 """Templates of aggregates; a filter goes behind them."""
 
@@ -119,8 +121,10 @@ REMEDIES: Mapping[type[exp.Expr] | str, str] = {
 """What to write instead of a construct that is refused."""
 
 
+ELSEWHERE = "ask DuckDB: warehouse.open, or no --engine spark"
+
+
 def refusal(construct: str, remedy: str | None = None) -> QueryError:
     """The error that names a construct which is not let through."""
-    elsewhere = "ask DuckDB: warehouse.open, or no --engine spark"
-    advice = f"{remedy}, or {elsewhere}" if remedy else elsewhere
+    advice = f"{remedy}, or {ELSEWHERE}" if remedy else ELSEWHERE
     return QueryError(f"{construct} is not among what Spark can be asked here; {advice}")
