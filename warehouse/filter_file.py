@@ -41,7 +41,6 @@ class _PastCache:
     closed = False
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._held: tuple[int, NDArray[np.uint8]] = (0, np.empty(0, np.uint8))
         self._position = 0
         self._descriptor = os.open(path, os.O_RDONLY | PAST_CACHE)

@@ -116,7 +116,8 @@ def ingest(
     skip_bad
         Leave out files that cannot be read, and tell of them in the summary, instead of ending with the first.
     threads
-        Worker threads, by default one per core. The result does not depend on their number.
+        Threads that compute, by default one per core. What is read back from a disk has twice as many, half of which
+        wait for it. The result does not depend on their number.
     runner
         Applies the stages elsewhere, such as `warehouse.on_spark.SparkRunner`; ``threads`` of this process by default.
     progress

@@ -20,7 +20,7 @@ MetaOption = Annotated[
 EngineOption = Annotated[
     Literal["local", "spark"], typer.Option("--engine", help="Threads of this process, or workers of Apache Spark.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Worker threads, by default one per core.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads that compute, by default one per core.")]
 MasterOption = Annotated[
     str | None, typer.Option("--master", metavar="URL", help="With --engine spark: local[2], spark://host:7077, ...")
 ]
