@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from warehouse.errors import LakeError
 from warehouse.lake import WEIGHTS
+from warehouse.thread_memory import thread_memory
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
 """The flag that has a file read past the page cache; 0 where the system has none."""
@@ -28,8 +28,6 @@ ALIGNMENT = 4096
 """What the memory, position and size of such a read are multiples of: no disk's sectors are larger."""
 CACHED_SHARE = 0.5
 """Share of the memory that is taken to hold what was written last."""
-
-_local = threading.local()
 
 
 class _PastCache:
@@ -49,10 +47,7 @@ class _PastCache:
     def hold(self, start: int, stop: int) -> None:
         """Have the bytes from ``start`` to ``stop`` in memory, in place of those before."""
         self._held = (0, np.empty(0, np.uint8))
-        size = _aligned(stop - start) + 2 * ALIGNMENT
-        if getattr(_local, "memory", np.empty(0, np.uint8)).size < size:
-            _local.memory = np.empty(size, np.uint8)
-        self._held = self._read(start, stop, _local.memory)
+        self._held = self._read(start, stop, thread_memory("part", _room(start, stop)))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
@@ -71,7 +66,7 @@ class _PastCache:
         self._position = stop
         first, found = self._held
         if not (first <= start and stop <= first + found.size):
-            first, found = self._read(start, stop, np.empty(_aligned(stop - start) + 2 * ALIGNMENT, np.uint8))
+            first, found = self._read(start, stop, np.empty(_room(start, stop), np.uint8))
         return pa.py_buffer(found[start - first : stop - first])
 
     def _read(self, start: int, stop: int, memory: NDArray[np.uint8]) -> tuple[int, NDArray[np.uint8]]:
@@ -105,6 +100,11 @@ class _PastCache:
 
 def _aligned(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def _room(start: int, stop: int) -> int:
+    """Memory for a part wherever it begins, as its address has to be a multiple of the alignment, too."""
+    return _aligned(stop - start) + 2 * ALIGNMENT
 
 
 class FilterFile:

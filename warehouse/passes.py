@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,14 +25,13 @@ from warehouse.plan import CHUNK_FILTERS, SEGMENT_FILTERS, Run, Segment
 from warehouse.runner import Done
 from warehouse.source import FilterSource
 from warehouse.statistics import SIZE, Counts, orthogonality, peaks
+from warehouse.thread_memory import thread_memory
 
 PANEL_BYTES = 16 << 20
 """Memory for the output channels that orthogonality holds at a time, and for their products."""
 TRIAL_PIECES = 1024
 TRIAL_FILTERS = 128
 """A trial basis is that of so many evenly spaced pieces of so many filters: 13 MB of them."""
-
-_memory = threading.local()
 
 Read = Callable[[int, int], NDArray[np.float32]]
 """Gives the weights ``(9, n)`` of the filters between two ids, valid until the next call."""
@@ -133,12 +131,9 @@ def convert(
 
 
 def _memory_for(name: str, n: int) -> NDArray[np.float32]:
-    """Memory of this thread for the weights ``(9, n)`` of filters: the system takes its time to hand out new."""
-    memory: NDArray[np.float32] = getattr(_memory, name, np.empty(0, np.float32))
-    if memory.size < SIZE * n:
-        memory = np.empty(SIZE * n, np.float32)
-        setattr(_memory, name, memory)
-    return memory[: SIZE * n].reshape(SIZE, n)
+    """Memory of this thread for the weights ``(9, n)`` of filters."""
+    itemsize = np.dtype(np.float32).itemsize
+    return thread_memory(name, SIZE * n * itemsize).view(np.float32).reshape(SIZE, n)
 
 
 def _nonfinite(block: Run, weights: NDArray[np.float32]) -> str:

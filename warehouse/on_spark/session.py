@@ -85,7 +85,8 @@ class SparkWarehouse:
         QueryError
             DuckDB or Spark refuses the query, or it has a construct that is not translated.
         """
-        return self._converted(self._run(understood(query, self._catalog)), self._catalog.sql(query))
+        tree, relation = understood(query, self._catalog)
+        return self._converted(self._run(tree), relation)
 
     def analysis(self, name: str, /, **settings: Any) -> DataFrame:
         """Run one of the analyses that ``from analyses`` lists, with settings as `Warehouse.analysis` takes them."""
@@ -209,17 +210,15 @@ def _silent_logger() -> Iterator[None]:
         logger.disabled = before
 
 
-def understood(query: str, catalog: Warehouse) -> exp.Expr:
-    """Read a query that DuckDB takes, without running it.
+def understood(query: str, catalog: Warehouse) -> tuple[exp.Expr, duckdb.DuckDBPyRelation]:
+    """Read a query that DuckDB takes, without running it; and what DuckDB makes of it.
 
     Raises
     ------
     QueryError
         DuckDB refuses it, or it is something else than one query.
     """
-    tree = _parsed(query)
-    catalog.sql(query)
-    return tree
+    return _parsed(query), catalog.sql(query)
 
 
 def _parsed(query: str) -> exp.Expr:
