@@ -258,7 +258,7 @@ def test_an_interrupted_rehearsal_leaves_nothing(tmp_path: Path, number: signal.
         while not list(tmp_path.glob("*/cnn.warehouse/lake")):
             time.sleep(0.05)
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
 

@@ -76,7 +76,7 @@ def runs(pid: int) -> bool:
     return False
 
 
-def becomes_true(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def becomes_true(condition: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -101,7 +101,7 @@ def test_what_takes_too_much_is_refused_in_a_line_and_the_next_query_is_answered
 @pytest.mark.parametrize(
     ("limits", "query", "message"),
     [
-        (Limits(seconds=1), ENDLESS, "longer than 1 s"),
+        (Limits(seconds=3), ENDLESS, "longer than 3 s"),
         (Limits(memory_mb=400), "select list(range::varchar) from range(100000000)", "more memory than 400 MB"),
         (Limits(rows=10), "from range(11)", "more than 10 rows"),
         (Limits(result_mb=1), "select repeat('x', 1000) from range(5000)", "larger than 1 MB"),
@@ -217,7 +217,7 @@ def test_closing_ends_the_query_of_another_thread(sample_warehouse: Path) -> Non
     time.sleep(0.5)
     process = restricted._process
     restricted.close()
-    thread.join(10)
+    thread.join(60)
     assert said == [f"{sample_warehouse} was closed while the query ran"]
     assert process.returncode is not None
     with pytest.raises(QueryError, match="is closed"):
@@ -228,13 +228,14 @@ def test_closing_ends_the_query_of_another_thread(sample_warehouse: Path) -> Non
 def test_a_process_that_is_stopped_or_killed_does_no_lasting_harm(
     sample_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warehouse.restricted.PATIENCE", 1)
-    with warehouse.open(sample_warehouse, restricted=True, limits=Limits(seconds=1)) as restricted:
+    with warehouse.open(sample_warehouse, restricted=True, limits=Limits(seconds=5)) as restricted:
+        # by then it has started, which takes a busy machine longer than the patience below
         assert restricted.sql("select 1").fetchall() == [(1,)]
         os.kill(restricted._process.pid, signal.SIGSTOP)
-        with pytest.raises(QueryError, match="longer than 1 s"):
-            restricted.sql("select 1")
-        monkeypatch.undo()
+        with monkeypatch.context() as impatient:
+            impatient.setattr("warehouse.restricted.PATIENCE", 0)
+            with pytest.raises(QueryError, match="longer than 5 s"):
+                restricted.sql("select 1")
         assert restricted.sql("select 1").fetchall() == [(1,)]
         os.kill(restricted._process.pid, signal.SIGKILL)
         restricted._process.wait()
@@ -270,7 +271,7 @@ def test_a_query_ends_with_whoever_asked(sample_warehouse: Path, number: signal.
         time.sleep(0.5)
         assert runs(pid)
         parent.send_signal(number)
-        parent.wait(10)
+        parent.wait(60)
     assert becomes_true(lambda: not runs(pid))
 
 

@@ -11,13 +11,14 @@ from warehouse.runner import LocalRunner
 @pytest.mark.parametrize(("threads", "waits", "expected"), [(1, False, 1), (1, True, 2), (2, False, 2), (2, True, 4)])
 def test_work_that_waits_has_twice_as_many_threads(threads: int, waits: bool, expected: int) -> None:
     running, most, guard = 0, 0, threading.Lock()
+    together = threading.Barrier(expected)
 
     def work(i: int) -> int:
         nonlocal running, most
         with guard:
             running += 1
             most = max(most, running)
-        time.sleep(0.02)
+        together.wait(60)
         with guard:
             running -= 1
         return i
