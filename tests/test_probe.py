@@ -118,6 +118,16 @@ def test_a_memory_limit_below_the_own_is_kept(sound: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("frail")
+def test_a_process_that_somebody_stops_is_not_waited_for(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe.require_survivable(sound)
+    monkeypatch.setattr("warehouse.patience.SECONDS", 0)
+    assert probe._running is not None
+    os.kill(probe._running.pid, signal.SIGSTOP)
+    with pytest.raises(SourceError, match=REFUSED["hangs"]):
+        probe.require_survivable(sound)
+
+
 def test_a_process_that_does_not_start_is_not_blamed_on_the_file(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,7 +233,7 @@ def test_a_process_that_is_stopped_or_killed_does_no_lasting_harm(
         assert restricted.sql("select 1").fetchall() == [(1,)]
         os.kill(restricted._process.pid, signal.SIGSTOP)
         with monkeypatch.context() as impatient:
-            impatient.setattr("warehouse.restricted.PATIENCE", 0)
+            impatient.setattr("warehouse.patience.SECONDS", 0)
             with pytest.raises(QueryError, match="longer than 5 s"):
                 restricted.sql("select 1")
         assert restricted.sql("select 1").fetchall() == [(1,)]

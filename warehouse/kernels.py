@@ -8,6 +8,7 @@ but `extent` have to be kept from NaN and infinity, for which a bin could lie an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,8 +38,21 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         kernel: Callable[..., Any] = _compiled(function, cache=True)
     except RuntimeError:  # neither the package's folder nor the user's can be written
-        kernel = _compiled(function)
+        return _compiled(function)
+    cache = getattr(kernel, "_cache", None)
+    if cache is not None:
+        cache.save_overload = _where_there_is_room(cache.save_overload)
     return kernel
+
+
+def _where_there_is_room(save: Callable[..., None]) -> Callable[..., None]:
+    """Numba's saving of a compiled function, for which a full disk is no reason not to run it."""
+
+    def save_or_not(*compiled: object) -> None:
+        with contextlib.suppress(OSError):
+            save(*compiled)
+
+    return save_or_not
 
 
 def flat(block: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:

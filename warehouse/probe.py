@@ -16,6 +16,7 @@ import sys
 import threading
 from pathlib import Path
 
+from warehouse import patience
 from warehouse.errors import SourceError, WarehouseError
 
 SECONDS = 30.0
@@ -54,14 +55,15 @@ def require_survivable(path: Path, member: str | None = None) -> None:
                 _end()
                 _takes(_start(), question)
             assert _running is not None  # noqa: S101 - just started
-            if _answers(_running):
-                return
-            status = _running.wait()
+            with patience.ended_after(_running, SECONDS + patience.SECONDS) as late:
+                if _answers(_running):
+                    return
+                status = _running.wait()
         except BaseException:
             _end()
             raise
         _end()
-    raise SourceError(f"{_obituary(status)} {path.name!r}: damaged, or made to do harm")
+    raise SourceError(f"{_obituary(status, late=late.is_set())} {path.name!r}: damaged, or made to do harm")
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -72,12 +74,13 @@ def _start() -> subprocess.Popen[bytes]:
         # of its own session, so that Ctrl-C reaches this process alone
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    if not _answers(_running):
+    with patience.ended_after(_running, patience.SECONDS):
+        if _answers(_running):
+            return _running
         raise WarehouseError(
             f"the process that tries HDF5 files out does not start (status {_running.wait()}); "
             f"{shlex.join(command)} tells why"
         )
-    return _running
 
 
 def _takes(process: subprocess.Popen[bytes], question: bytes) -> bool:
@@ -116,7 +119,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _obituary(status: int) -> str:
-    if status == -getattr(signal, "SIGALRM", 0):
+def _obituary(status: int, *, late: bool) -> str:
+    if late or status == -getattr(signal, "SIGALRM", 0):
         return f"the HDF5 library takes longer than {SECONDS:g} s to open"
     return f"the HDF5 library crashes (status {status}) on opening"

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +22,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from warehouse import errors
+from warehouse import errors, patience
 from warehouse.connection import connect
 from warehouse.errors import QueryError, duckdb_message
 
@@ -38,8 +37,6 @@ OWN_VARIABLES = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 """What is set for the process."""
-PATIENCE = 30
-"""Seconds beyond those of a query, for the start of its process, until a silent process is taken for stuck."""
 MOST = 10**9
 """Of every limit: more is a mistake, and some systems' counters end there."""
 
@@ -235,26 +232,20 @@ class RestrictedWarehouse:
         questions, answers = self._process.stdin, self._process.stdout
         assert questions is not None  # noqa: S101 - both are pipes
         assert answers is not None  # noqa: S101
-        # beside the process's own clock, which stands still while somebody has it stopped
-        patience = threading.Timer(self.limits.seconds + PATIENCE, self._process.kill)
-        patience.daemon = True
-        patience.start()
-        deadline = time.monotonic() + patience.interval
-        try:
-            questions.write(request + b"\n")
-            questions.flush()
-            line = answers.readline()
-            if not line.endswith(b"\n"):
-                raise EOFError
-            head = json.loads(line)
-            body = answers.read(head["bytes"])
-            if len(body) < head["bytes"]:
-                raise EOFError
-        except (EOFError, BrokenPipeError):
-            status = self._process.wait()
-            raise QueryError(self._obituary(status, late=time.monotonic() >= deadline)) from None
-        finally:
-            patience.cancel()
+        with patience.ended_after(self._process, self.limits.seconds + patience.SECONDS) as late:
+            try:
+                questions.write(request + b"\n")
+                questions.flush()
+                line = answers.readline()
+                if not line.endswith(b"\n"):
+                    raise EOFError
+                head = json.loads(line)
+                body = answers.read(head["bytes"])
+                if len(body) < head["bytes"]:
+                    raise EOFError
+            except (EOFError, BrokenPipeError):
+                status = self._process.wait()
+                raise QueryError(self._obituary(status, late=late.is_set())) from None
         return head, body
 
     def _obituary(self, status: int, *, late: bool) -> str:
