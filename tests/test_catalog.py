@@ -18,7 +18,9 @@ from hypothesis.extra.numpy import arrays
 import warehouse
 from tests.reference import EMPTY_DENSITY, Reference, assert_components, by_group, write_dataset
 from warehouse import sqlfiles
+from warehouse.coordinates import Basis
 from warehouse.errors import CatalogError
+from warehouse.statistics import Moments
 
 STORED = ("tables", "views", "macros")
 STORED_FILES = sorted(path for folder in STORED for path in (sqlfiles.sql_folder() / folder).glob("*.sql"))
@@ -306,6 +308,19 @@ def test_jacobi_takes_matrices_that_are_diagonal_zero_or_have_equal_entries(jaco
     for number, matrix in enumerate(matrices):
         assert_components(found[number], matrix)
     assert [row[4].index(1.0) for row in found[2]] == list(range(8, -1, -1))
+
+
+def test_rounding_does_not_choose_the_signs_of_components(jacobi: Callable) -> None:
+    rng = np.random.default_rng(3)
+    filters = rng.normal(size=(400, 9)) * np.linspace(1, 2, 9)
+    # some components of these are antisymmetric: their largest entries are a pair of opposite sign
+    mirrored = np.concatenate([filters, filters.reshape(-1, 3, 3)[:, :, ::-1].reshape(-1, 9)])
+    sets = [rng.permutation(mirrored) for _ in range(30)]
+    covariances = [np.cov(x, rowvar=False) for x in sets]
+    expected, *others = [[row[4] for row in rows] for rows in jacobi(covariances).values()]
+    bases = [Basis.of(Moments(2, np.zeros(9), covariance)) for covariance in covariances]
+    for loadings in [*others, *(basis.loadings for basis in bases)]:
+        np.testing.assert_allclose(loadings, expected, atol=1e-9)
 
 
 def test_jacobi_survives_entries_whose_squares_underflow(jacobi: Callable) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from scipy.stats import percentileofscore
 
 import warehouse
+from tests.analysed import changed
 from tests.reference import Reference
 
 METRICS = ("sparsity", "variance_entropy", "variance_entropy_norm", "orthogonality")
@@ -26,13 +29,19 @@ def test_percentiles_are_scipys_among_other_models_at_the_same_depth(
             others = others[others["depth_decile"] == layer["depth_decile"]]
         assert row["n_peers"] == len(others)
         for metric in METRICS:
-            peers = others[metric].dropna().astype(float)
+            peers = others[metric].dropna().astype(float).round(12)
             if pd.isna(layer[metric]) or peers.empty:
                 assert row[f"{metric}_percentile"] is None
             else:
-                expected = percentileofscore(peers, layer[metric], kind="mean")
-                assert row[f"{metric}_percentile"] == pytest.approx(expected, abs=100 / len(peers) + 1e-9)
+                expected = percentileofscore(peers, round(layer[metric], 12), kind="mean")
+                assert row[f"{metric}_percentile"] == pytest.approx(expected)
                 assert row[metric] == pytest.approx(layer[metric], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS[1:])
+def test_rounding_errors_are_no_percentiles(lens_warehouse: Path, tmp_path: Path, metric: str) -> None:
+    with changed(lens_warehouse, tmp_path, (f"update layer_quality set {metric} = 0.5 + 2e-16 * layer_id", [])) as con:
+        assert con.sql(f"select distinct {metric}_percentile from layer_percentiles(0)").fetchall() == [(50,)]
 
 
 def test_a_percentile_counts_ties_half(wh: warehouse.Warehouse) -> None:

@@ -17,7 +17,6 @@ from warehouse.coordinates import EDGE_ROUNDING, Basis, Coordinates, estimated_e
 from warehouse.kernels import TILE
 from warehouse.layer_scan import LayerExtent, LayerScan
 from warehouse.statistics import (
-    MANY_CHANNELS,
     PEAK_EDGES,
     Counts,
     Moments,
@@ -376,15 +375,12 @@ def test_orthogonality_is_that_of_a_loop_for_every_panel(m: int, in_channels: in
         assert found == pytest.approx(1 - overlap / (m * (m - 1)), abs=1e-12)
 
 
-@pytest.mark.parametrize("m", [MANY_CHANNELS - 1, MANY_CHANNELS, 600])
-@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
-def test_orthogonality_of_many_channels_is_off_by_less_than_1e_7(m: int, alike: float) -> None:
-    rng = np.random.default_rng(m)
-    weights = alike * rng.normal(size=27) + (1 - alike) * rng.normal(size=(m, 27))
-    weights[5] = 0
-    unit = weights / np.maximum(np.linalg.norm(weights, axis=1), 1e-30)[:, None]
-    exact = 1 - np.abs(unit @ unit.T - np.eye(m)).sum() / (m * (m - 1))
-    assert orthogonality(rows_of(weights), m, 100) == pytest.approx(exact, abs=1e-7)
+@pytest.mark.parametrize("in_channels", [40, 512])
+@pytest.mark.parametrize("weight", [0.1, 0.3])
+def test_orthogonality_of_many_equal_channels_is_zero_up_to_rounding(in_channels: int, weight: float) -> None:
+    # their inner products are sums of equal numbers, whose rounding errors do not cancel
+    weights = np.full((300, in_channels * 9), np.float32(weight), float)
+    assert orthogonality(rows_of(weights), 300, 100) == pytest.approx(0, abs=1e-12)
 
 
 def test_orthogonality_is_one_for_orthogonal_zero_for_equal_and_unknown_for_single_channels() -> None:

@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.arrays import Doubles, Lists, Scalars, equal_rows, list_array, slots
+from udfs.linear_algebra import oriented
 
 ROUNDING = 1e-12
 """Eigenvalues below this share of the largest magnitude are taken for zero: their axes would hold rounding errors."""
-TIE = 1e-9
-"""Magnitudes that differ by less than this share are taken for equal."""
 
 
 def classical_mds(distances: pa.ChunkedArray, dimensions: pa.ChunkedArray) -> pa.StructArray:
@@ -84,13 +83,10 @@ def _scale(triangles: Doubles, n: int, width: int) -> tuple[Doubles, Doubles]:
     values = np.where(values > ROUNDING * np.abs(values).max(axis=1, keepdims=True), values, 0)
 
     kept = min(n, width)
-    leading = vectors[:, :, :kept]
-    magnitudes = np.abs(leading)
-    ties = magnitudes >= (1 - TIE) * magnitudes.max(axis=1, keepdims=True)
-    strongest = np.take_along_axis(leading, ties.argmax(axis=1, keepdims=True), axis=1)
+    leading = oriented(vectors[:, :, :kept].swapaxes(1, 2)).swapaxes(1, 2)
     points = np.zeros((len(triangles), n, width))
     lengths = np.sqrt(values[:, np.newaxis, :kept]) * unit[:, np.newaxis, np.newaxis]
     # the addition turns the negative zeros of axes without length into zeros
-    points[:, :, :kept] = leading * np.copysign(lengths, strongest) + 0.0
+    points[:, :, :kept] = leading * lengths + 0.0
     total = values.sum(axis=1)
     return points, np.divide(values[:, :kept].sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)

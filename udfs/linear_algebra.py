@@ -13,6 +13,8 @@ from scipy.special import entr
 from udfs.arrays import Doubles, Integers, Lists, Mask, Scalars, equal_rows, evaluate, list_array, scaled, slots
 
 FILTER_SIZE = 9
+TIE = 1e-9
+"""Magnitudes that differ by less than this share are taken for equal."""
 
 
 def eigh(matrix: pa.ChunkedArray) -> pa.StructArray:
@@ -27,7 +29,7 @@ def eigh(matrix: pa.ChunkedArray) -> pa.StructArray:
     Returns
     -------
     ``eigenvalues``, falling, and ``eigenvectors`` in the same order, of length 1 each; the entry of a vector
-    with the largest magnitude is positive. NULL for NULL and for an empty list.
+    with the largest magnitude is positive, the first of those that tie. NULL for NULL and for an empty list.
     """
     triangles = Lists.from_arrow("matrix", matrix)
     orders = _triangle_orders(triangles.lengths)
@@ -151,9 +153,19 @@ def _eigh_of_triangles(triangles: Doubles, order: int) -> tuple[Doubles, Doubles
     matrices[:, *np.triu_indices(order)] = triangles
     rising, columns = np.linalg.eigh(matrices, UPLO="U")
     vectors = columns[:, :, ::-1].swapaxes(1, 2)
-    strongest = np.abs(vectors).argmax(axis=2, keepdims=True)
-    signs = np.where(np.take_along_axis(vectors, strongest, axis=2) < 0, -1.0, 1.0)
-    return rising[:, ::-1], vectors * signs
+    return rising[:, ::-1], oriented(vectors)
+
+
+def oriented(vectors: Doubles) -> Doubles:
+    """Vectors ``(..., k)`` or their opposites: the entry of largest magnitude positive, the first of those that tie.
+
+    Without the ties, rounding would choose the sign of components that mirror images make symmetric.
+    """
+    magnitudes = np.abs(vectors)
+    ties = magnitudes >= (1 - TIE) * magnitudes.max(axis=-1, keepdims=True)
+    strongest = np.take_along_axis(vectors, ties.argmax(axis=-1, keepdims=True), axis=-1)
+    turned: Doubles = vectors * np.where(strongest < 0, -1.0, 1.0)
+    return turned
 
 
 def _entropies(block: Doubles) -> Doubles:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from udfs.linear_algebra import oriented
 from warehouse.errors import LakeError
 from warehouse.statistics import SIZE, Float32, Float64, Int64, Moments
 
@@ -31,7 +32,7 @@ class Basis:
     eigenvalues
         ``(9,)`` variances along the components, falling.
     loadings
-        ``(9, 9)``, one component a row; its entry with the largest magnitude is positive.
+        ``(9, 9)``, one component a row; its entry with the largest magnitude is positive, the first of those that tie.
     """
 
     mean: Float64
@@ -42,14 +43,8 @@ class Basis:
     def of(cls, moments: Moments) -> Basis:
         """Eigen-decomposition of the covariance of scaled filters."""
         values, vectors = np.linalg.eigh(moments.covariance())
-        loadings = vectors[:, ::-1].T
-        strongest = np.abs(loadings).argmax(axis=1)
-        signs = np.where(loadings[np.arange(SIZE), strongest] < 0, -1.0, 1.0)
-        return cls(
-            moments.mean,
-            np.clip(values[::-1], 0.0, None),
-            np.ascontiguousarray(loadings * signs[:, None]),
-        )
+        loadings = oriented(vectors[:, ::-1].T)
+        return cls(moments.mean, np.clip(values[::-1], 0.0, None), np.ascontiguousarray(loadings))
 
     @property
     def explained_variance_ratio(self) -> Float64:

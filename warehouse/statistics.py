@@ -24,8 +24,6 @@ SIZE = 9
 PEAK_EDGES = np.array([float(f"{m}e-{k}") for k in range(6, 1, -1) for m in range(10, 100)] + [1.0])
 """Shares of a layer's largest peak: all of two significant digits from 1e-5 to 1. Parsed from decimals, so that 0.01 is
 the 0.01 of SQL."""
-MANY_CHANNELS = 256
-"""Output channels from which orthogonality is computed in float32."""
 TRIANGLE = np.triu_indices(SIZE)
 """Row and column numbers of the packed upper triangle, row by row: 45 entries."""
 
@@ -157,28 +155,22 @@ def orthogonality(rows: Callable[[int, int], Float64], out_channels: int, panel:
     Returns
     -------
     ``1 - sum |W W^T - I| / (m (m - 1))`` with rows of length 1 (zero rows stay zero); None where m < 2.
-
-    Notes
-    -----
-    From ``MANY_CHANNELS`` on, the inner products are float32, which are the most arithmetic of an ingest; their
-    magnitudes are added in float64. The mean of so many is off by less than 1e-7.
     """
     if out_channels < 2:
         return None
-    precision = np.float32 if out_channels >= MANY_CHANNELS else np.float64
 
-    def unit(start: int) -> NDArray[Any]:
+    def unit(start: int) -> Float64:
         w = rows(start, min(start + panel, out_channels))
         norm = np.linalg.norm(w, axis=1, keepdims=True)
-        return (w / np.where(norm == 0, 1.0, norm)).astype(precision, copy=False)
+        return w / np.where(norm == 0, 1.0, norm)
 
     overlap = 0.0
     for i in range(0, out_channels, panel):
         upper = unit(i)
         products = upper @ upper.T
         products[np.diag_indices_from(products)] -= 1
-        overlap += float(np.abs(products, out=products).sum(dtype=np.float64))
+        overlap += float(np.abs(products, out=products).sum())
         for j in range(i + panel, out_channels, panel):
             products = upper @ unit(j).T
-            overlap += 2 * float(np.abs(products, out=products).sum(dtype=np.float64))
+            overlap += 2 * float(np.abs(products, out=products).sum())
     return 1 - overlap / (out_channels * (out_channels - 1))

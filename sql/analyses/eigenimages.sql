@@ -10,7 +10,7 @@
 -- grain: one row per component 0 .. 8 of the subset, then one per group and component
 -- columns: grp: NULL for the whole subset; component; eigenvalue: variance along it; explained_variance_ratio: its
 --   share of the variance; cumulative_ratio: the shares up to here; w0 .. w8: the image, row by row, length 1, the
---   entry with the largest magnitude positive
+--   entry with the largest magnitude positive, the first of those that tie
 -- reading: each filter is the mean plus a sum of these images. Images of equal variance are not defined one by one but
 --   only the plane that they span: near-equal ratios may come with rotated images. A subset with fewer than ten filters
 --   has components without variance, whose images mean nothing. With raw the layers with the largest weights rule

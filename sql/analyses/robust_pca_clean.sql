@@ -4,7 +4,7 @@
 -- grain: one row per group and component 0 .. 8
 -- columns: grp: all for both together, robust, normal; component; eigenvalue: variance along it;
 --   explained_variance_ratio: its share of the variance; cumulative_ratio: the shares up to here; w0 .. w8: the component as
---   an image, row by row, length 1, the entry with the largest magnitude positive
+--   an image, row by row, length 1, the entry with the largest magnitude positive, the first of those that tie
 -- reading: filters are scaled to a largest magnitude of 1. The sooner cumulative_ratio nears 1, the fewer shapes there are.
 --   Components of nearly equal ratio may come rotated into each other
 -- nulls: no rows where the source says nothing of robustness; models of unknown robustness count nowhere

@@ -6,7 +6,7 @@
 --   81 numbers row by row
 -- columns: grp; component; eigenvalue: variance along the component; explained_variance_ratio: its share of the
 --   variance (0 where there is none); cumulative_ratio: the shares up to here; loading: the component, 9 weights
---   row by row, length 1, the entry with the largest magnitude positive
+--   row by row, length 1, the entry with the largest magnitude positive, the first of those that tie
 -- nulls: no rows without matrices. More than 2,000 are refused
 -- example: with covered as (from covariances(task)) from components_of('covered')
 create macro components_of(matrices) as table
@@ -77,6 +77,8 @@ components as (
         greatest(a[10 * i + 1], 0) as eigenvalue,
         v[9 * i + 1 : 9 * i + 9] as loading,
         list_transform(loading, lambda y: abs(y)) as magnitude,
+        -- of those that are equal but for rounding the first
+        list_position(list_transform(magnitude, lambda y: y > (1 - 1e-9) * list_max(magnitude)), true) as strongest,
         row_number() over (partition by grp order by eigenvalue desc, i) - 1 as component
     from converged cross join range(9) as numbers(i)
 )
@@ -88,6 +90,6 @@ select
     coalesce(
         sum(eigenvalue) over (partition by grp order by component)
             / nullif(sum(eigenvalue) over (partition by grp), 0), 0) as cumulative_ratio,
-    list_transform(loading, lambda y: y * sign(loading[list_position(magnitude, list_max(magnitude))])) as loading
+    list_transform(loading, lambda y: y * sign(loading[strongest])) as loading
 from components
 order by grp, component;

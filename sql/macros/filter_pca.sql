@@ -5,7 +5,7 @@
 --   same columns, which filters count (default true)
 -- columns: grp; component; eigenvalue: variance along the component; explained_variance_ratio: its share of the
 --   variance (0 where there is none); cumulative_ratio: the shares up to here; loading: the component, 9 weights
---   row by row, length 1, the entry with the largest magnitude positive
+--   row by row, length 1, the entry with the largest magnitude positive, the first of those that tie
 -- nulls: filters where axis is NULL form no group, nor do those with NaN or infinite weights
 -- example: from filter_pca(w4 > 0, keep := model_id = 0) select * exclude loading
 create macro filter_pca(axis, keep := true) as table

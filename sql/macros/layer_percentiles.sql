@@ -6,7 +6,7 @@
 --   variance_entropy_norm, orthogonality: as in layer_quality; is_random; is_degenerate; n_peers: layers of other models in
 --   the same tenth of the depth, or all where the depth is not known; sparsity_percentile, variance_entropy_percentile,
 --   variance_entropy_norm_percentile, orthogonality_percentile: share of the peers that have the value and lie below it,
---   ties counted half, 0 to 100
+--   ties (to 12 places) counted half, 0 to 100
 -- nulls: as in layer_quality; percentiles where the value is NULL or no peer has one
 -- example: from layer_percentiles(0)
 create macro layer_percentiles(model) as table
@@ -30,9 +30,10 @@ peers as (
         depths.depth_decile,
         count(*) as n_peers,
         list(sparsity) filter (where sparsity is not null) as sparsity,
-        list(variance_entropy) filter (where variance_entropy is not null) as variance_entropy,
-        list(variance_entropy_norm) filter (where variance_entropy_norm is not null) as variance_entropy_norm,
-        list(orthogonality) filter (where orthogonality is not null) as orthogonality
+        -- rounded, or rounding errors would stand in for ties
+        list(round(variance_entropy, 12)) filter (where variance_entropy is not null) as variance_entropy,
+        list(round(variance_entropy_norm, 12)) filter (where variance_entropy_norm is not null) as variance_entropy_norm,
+        list(round(orthogonality, 12)) filter (where orthogonality is not null) as orthogonality
     from depths
     join measured on measured.depth_decile = depths.depth_decile or depths.depth_decile is null
     where measured.model_id <> model_id_of(model)
@@ -52,9 +53,9 @@ select
     own.is_degenerate,
     coalesce(n_peers, 0) as n_peers,
     percentile_of(own.sparsity, peers.sparsity) as sparsity_percentile,
-    percentile_of(own.variance_entropy, peers.variance_entropy) as variance_entropy_percentile,
-    percentile_of(own.variance_entropy_norm, peers.variance_entropy_norm) as variance_entropy_norm_percentile,
-    percentile_of(own.orthogonality, peers.orthogonality) as orthogonality_percentile
+    percentile_of(round(own.variance_entropy, 12), peers.variance_entropy) as variance_entropy_percentile,
+    percentile_of(round(own.variance_entropy_norm, 12), peers.variance_entropy_norm) as variance_entropy_norm_percentile,
+    percentile_of(round(own.orthogonality, 12), peers.orthogonality) as orthogonality_percentile
 from own
 left join peers on peers.depth_decile is not distinct from own.depth_decile
 order by own.layer_id;

@@ -6,7 +6,7 @@
 --   or 'clean_raw' (raw, without the sparse ones)
 -- columns: grp; component; eigenvalue: variance along the component; explained_variance_ratio: its share of the
 --   variance (0 where there is none); cumulative_ratio: the shares up to here; loading: the component, 9 weights
---   row by row, length 1, the entry with the largest magnitude positive
+--   row by row, length 1, the entry with the largest magnitude positive, the first of those that tie
 -- nulls: layers where axis is NULL form no group; nor do layers without statistics. More than 2,000 groups are refused
 -- example: select grp, component, cumulative_ratio from pca(task) where component < 3
 create macro pca(axis, keep := true, filters := 'scaled') as table

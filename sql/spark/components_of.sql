@@ -3,7 +3,7 @@
 -- grain: one row per group and component 0 to 8, by falling eigenvalue
 -- parameters: matrices: the name of a table with grp and covariance, the nine rows of a matrix one after the other
 -- columns: grp; component; eigenvalue; explained_variance_ratio; cumulative_ratio; loading: of length 1, its entry of
---   largest magnitude positive
+--   largest magnitude positive, the first of those that tie
 -- example: from pca(task)
 create macro components_of(matrices) as table
 with triangle as (
