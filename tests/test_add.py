@@ -204,15 +204,16 @@ def test_the_commands_compare_add_and_remove(file: Path, target: Path, tmp_path:
     meta.write_text("file,task,visual_category\nmine.safetensors,Segmentation,art\n")
     status, out, err = call_main("add", str(target), str(file), "--meta", str(meta), "--training-dataset", "D")
     assert (status, out) == (0, "")
-    assert "added 1 models (model_id 12), 3 layers" in err
+    assert "added 1 model, 3 layers, " in err
     query = "select name, source, task, visual_category, training_dataset from models where model_id = 12"
     assert ask(target, query) == [("mine", "mine.safetensors", "Segmentation", "art", "D")]
     status, _, err = call_main("add", str(target), str(file))
     assert status == 1
     assert "holds" in err
     assert call_main("add", str(target), str(file), "--replace").status == 0
-    assert call_main("remove", str(target), "mine").status == 0
+    assert call_main("remove", str(target), "mine.safetensors").status == 0
     assert ask(target, "select count(*) from models") == [(12,)]
+    assert ask(target, f"select filters = (select count(*) from filters) from ({CONTENTS})") == [(True,)]
     assert call_main("refit", str(target)).status == 0
 
 

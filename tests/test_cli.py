@@ -121,8 +121,8 @@ def test_ingest_tells_of_unclaimed_filters_and_nonfinite_layers(tmp_path: Path) 
     write_dataset(tmp_path / "a.h5", [(0, 0, "0:9"), (0, 1, "10:19")], filters)
     status, _, err = call_main("ingest", str(tmp_path / "a.h5"), str(tmp_path / "w"), "--allow-nonfinite")
     assert status == 0
-    assert "10 filters belong to no layer" in err
-    assert "1 layers have NaN or infinite weights" in err
+    assert "10 filters of no layer" in err
+    assert "NaN or infinite weights in 1 layer;" in err
 
 
 def test_a_query_writes_its_result_to_stdout_only(sample_warehouse: Path) -> None:

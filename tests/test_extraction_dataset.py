@@ -105,7 +105,7 @@ def test_the_command_writes_a_dataset_and_says_what_it_holds(two_models, tmp_pat
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     lines = result.stderr.strip().splitlines()
-    assert lines[0] == "one (onnx): 8 filters in 1 layers"
+    assert lines[0] == "one (onnx): 8 filters in 1 layer"
     assert lines[1].startswith("net (torch): 48 filters in 3 layers; conv_depth is the order")
     assert lines[2] == f"{target}: 56 filters, 4 layers, 2 models"
     assert set(pd.read_hdf(target, "meta")["Paper"]) == {"none"}

@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -397,6 +399,23 @@ def test_bad_files_are_named_or_left_out(files: list[Path], models: list[Path], 
             open_all(bad, tmp_path, skip_bad=True),
         ):
             pass
+
+
+WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; from warehouse.cli import main; main()"
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".onnx", "onnx"), (".safetensors", "safetensors")])
+def test_no_file_is_blamed_for_a_package_that_is_missing(
+    models: list[Path], tmp_path: Path, suffix: str, package: str
+) -> None:
+    sound = next(path for path in models if path.suffix == suffix)
+    other = next(path for path in models if path.suffix not in (".onnx", ".safetensors"))
+    command = [sys.executable, "-c", WITHOUT, package, "ingest", str(other), str(sound), str(tmp_path / "w")]
+    done = subprocess.run([*command, "--skip-bad"], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f" needs the package {package}; get it with: pip install 'cnn-filter-warehouse[models]'" in done.stderr
+    assert "damaged" not in done.stderr
+    assert not (tmp_path / "w").exists()
 
 
 def test_no_file_is_blamed_for_a_folder_that_cannot_be_made(models: list[Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from warehouse.changes import Change
 from warehouse.engines import chosen_runner
 from warehouse.extraction import LABELS, extract
 from warehouse.label_files import read_labels
+from warehouse.legible import counted
 from warehouse.options import (
     ConfOption,
     EngineOption,
@@ -68,8 +69,7 @@ def remove(
     """Remove models from a warehouse; basis and range stay."""
     change = changes.remove(path, models)
     note(
-        f"{path}: removed {len(change.model_ids):,} models, {change.layers:,} layers, {change.filters:,} filters, "
-        f"{change.seconds:.1f} s; free their files, once nobody reads them, with: warehouse vacuum {path}"
+        f"{path}: removed {_counts(change)}, {change.seconds:.1f} s; free their files, once nobody reads them, with: warehouse vacuum {path}"
     )
 
 
@@ -86,15 +86,22 @@ def refit(
     note(f"{path}: basis of {coordinates.n:,} filters, range {coordinates.low:.4f} to {coordinates.high:.4f}")
 
 
+def _counts(change: Change) -> str:
+    models, layers = counted(len(change.model_ids), "model"), counted(change.layers, "layer")
+    return f"{models}, {layers}, {counted(change.filters, 'filter')}"
+
+
+def nonfinite_note(layers: int) -> str:
+    """Say how many layers have no statistics."""
+    return f"NaN or infinite weights in {counted(layers, 'layer')}; statistics of these are NULL"
+
+
 def tell(change: Change) -> None:
     """Say what was added."""
     ids = ", ".join(map(str, change.model_ids[:5])) + (", ..." if len(change.model_ids) > 5 else "")
-    lines = [
-        f"{change.path}: added {len(change.model_ids):,} models (model_id {ids}), {change.layers:,} layers, "
-        f"{change.filters:,} filters, {change.seconds:.1f} s"
-    ]
+    lines = [f"{change.path}: added {_counts(change)}, {change.seconds:.1f} s; model_id {ids}"]
     if change.nonfinite_layers:
-        lines.append(f"{change.nonfinite_layers:,} layers have NaN or infinite weights; their statistics are NULL")
+        lines.append(nonfinite_note(change.nonfinite_layers))
     if change.outside:
         lines.append(
             f"{change.outside:,} coefficients lie outside the range of the histograms and count in the bins at its "

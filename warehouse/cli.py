@@ -24,7 +24,7 @@ from warehouse.ingest import Summary
 from warehouse.ingest import ingest as run_ingest
 from warehouse.label_files import read_labels
 from warehouse.lake import DATABASE
-from warehouse.legible import printable
+from warehouse.legible import counted, printable
 from warehouse.maintenance import vacuum as run_vacuum
 from warehouse.options import (
     ConfOption,
@@ -169,13 +169,14 @@ def _report(summary: Summary) -> None:
     lines = [
         *summary.notes,
         *(f"left out: {reason}" for reason in summary.left_out),
-        f"{summary.path}: {summary.filters:,} filters, {summary.layers:,} layers, {summary.models:,} models",
+        f"{summary.path}: {counted(summary.filters, 'filter')}, {counted(summary.layers, 'layer')}, "
+        f"{counted(summary.models, 'model')}",
         f"{summary.seconds:.1f} s, {summary.filters_per_second:,.0f} filters/s, {bytes_text(summary.bytes)}",
     ]
     if summary.unclaimed_filters:
-        lines.append(f"{summary.unclaimed_filters:,} filters belong to no layer; they are kept with layer_id NULL")
+        lines.append(f"{counted(summary.unclaimed_filters, 'filter')} of no layer: kept with layer_id NULL")
     if summary.nonfinite_layers:
-        lines.append(f"{summary.nonfinite_layers:,} layers have NaN or infinite weights; their statistics are NULL")
+        lines.append(change_cli.nonfinite_note(summary.nonfinite_layers))
     if summary.leftover_bytes:
         lines.append(
             f"{bytes_text(summary.leftover_bytes)} of files that no longer belong to it are left for its readers; "
@@ -348,7 +349,7 @@ def sample(
             layout=layout,
             progress=for_stage(progress, "generating"),
         )
-    note(f"{path}: {filters:,} synthetic filters, {layers:,} layers, {models:,} models")
+    note(f"{path}: {counted(filters, 'synthetic filter')}, {counted(layers, 'layer')}, {counted(models, 'model')}")
 
 
 @app.command("demo", epilog="Example: warehouse demo")
@@ -370,12 +371,12 @@ def demo_(
 def vacuum(path: WarehousePath) -> None:
     """Remove files that no longer belong to a warehouse."""
     n, n_bytes = run_vacuum(path)
-    note(f"{path}: removed {n:,} files, {bytes_text(n_bytes)}")
+    note(f"{path}: removed {counted(n, 'file')}, {bytes_text(n_bytes)}")
 
 
 def _tell(error: str) -> None:
     # those of DuckDB have several lines
-    for line in f"error: {error}".split("\n"):
+    for line in f"error: {error}".expandtabs(2).split("\n"):
         note(line)
 
 

@@ -10,6 +10,7 @@ import typer
 from warehouse.dataset_writer import refuse_existing
 from warehouse.extraction import LABELS, ExtractedModel, write_dataset
 from warehouse.extraction import extract as extract_model
+from warehouse.legible import counted
 from warehouse.options import assignments
 from warehouse.output import errors, note
 from warehouse.progress import bar
@@ -43,10 +44,11 @@ def extract(
     for model in extracted:
         note(summary(model))
     n_filters, n_layers = sum(m.n_filters for m in extracted), sum(len(m.layers) for m in extracted)
-    note(f"{file}: {n_filters:,} filters, {n_layers:,} layers, {len(extracted):,} models")
+    counts = counted(n_filters, "filter"), counted(n_layers, "layer"), counted(len(extracted), "model")
+    note(f"{file}: {', '.join(counts)}")
 
 
 def summary(model: ExtractedModel) -> str:
     """A line on a model: what it holds, and what was changed or left out."""
-    counts = f"{model.n_filters:,} filters in {len(model.layers):,} layers"
+    counts = f"{counted(model.n_filters, 'filter')} in {counted(len(model.layers), 'layer')}"
     return "; ".join([f"{model.name} ({model.format}): {counts}", *model.notes])

@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things that take an s in the plural: ``1 layer``, ``2 layers``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def shortened(text: str, most: int = LONGEST_NAME) -> str:
     """Text of at most ``most`` characters: a checksum stands for what is left out, so that no two become one."""
     if len(text) <= most:

@@ -272,7 +272,7 @@ def _note_of_axis(warehouse: Warehouse, axis: str, short: str, keep: str) -> str
     (layers,) = rows(warehouse, f"{unknown} from layer_groups(({axis}) is null{keep})").to_dicts()
     note = empty_note(rows(warehouse, f"from empty_groups({short}{keep})"))
     if layers["unknown"]:
-        note = f"{layers['unknown']:,} of {layers['layers']:,} layers are in no group: {axis} is NULL. {note}".rstrip()
+        note = f"In no group, as {axis} is NULL: {layers['unknown']:,} of {layers['layers']:,} layers. {note}".rstrip()
     return note
 
 

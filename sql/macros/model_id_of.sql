@@ -1,5 +1,6 @@
--- purpose: The model_id of a model that is named by its model_id, its file name (models.model) or its name. An unknown or
---   ambiguous name is an error that tells what there is. A model_id comes first: digits that are one mean no name.
+-- purpose: The model_id of a model that is named by its model_id, its file name (models.model) or its name, or else by the
+--   file that it alone came from (models.source). An unknown or ambiguous name is an error that tells what there is. A
+--   model_id comes first: digits that are one mean no name.
 -- parameters: which: a number or a text
 -- nulls: an error for NULL
 -- example: select model_id_of(0)
@@ -20,6 +21,7 @@ create macro model_id_of(which) as (
                 list(models.model_id) filter (where models.model_id::varchar = asked.wanted),
                 list(models.model_id order by models.model_id)
                     filter (where models.model = asked.wanted or models.name = asked.wanted),
+                list(models.model_id order by models.model_id) filter (where models.source = asked.wanted),
                 []) as ids,
             arg_max(
                 coalesce(models.model, models.name, models.model_id::varchar),

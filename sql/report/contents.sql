@@ -6,7 +6,8 @@
 select
     (select count(*) from models) as models,
     (select count(*) from layers) as layers,
-    (select sum(n_filters)::bigint from sources) as filters,
+    -- not those of sources, which tells of removed models, too
+    (select sum(n_filters)::bigint from layers) + (select sum(n_unclaimed)::bigint from sources) as filters,
     (select sum(n_unclaimed)::bigint from sources) as unclaimed,
     count(*) filter (where is_degenerate) as degenerate_layers,
     weighted_mean(sparsity, n_filters) as sparsity

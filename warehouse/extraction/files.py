@@ -97,13 +97,24 @@ def _reader(path: Path) -> Callable[[Path], Found]:
 
             return torch_model.read_legacy
         case "safetensors":
-            from warehouse.extraction import safetensors_model
-
+            with _extra("safetensors"):
+                from warehouse.extraction import safetensors_model
             return safetensors_model.read
         case _:
-            from warehouse.extraction import onnx_model
-
+            with _extra("ONNX models"):
+                from warehouse.extraction import onnx_model
             return onnx_model.read
+
+
+@contextmanager
+def _extra(what: str) -> Iterator[None]:
+    """Say how to get what reading ``what`` needs and is not there: the file may be sound."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise WarehouseError(
+            f"reading {what} needs the package {error.name}; get it with: pip install 'cnn-filter-warehouse[models]'"
+        ) from error
 
 
 def _hdf5_reader(path: Path) -> Callable[[Path], Found]:

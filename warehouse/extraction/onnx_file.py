@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
-from warehouse.errors import SourceError, WarehouseError
+from warehouse.errors import SourceError
 from warehouse.extraction.model import Array
-
-try:
-    import onnx
-    from onnx import numpy_helper
-except ModuleNotFoundError as error:  # pragma: no cover - the tests have it
-    raise WarehouseError(
-        "reading ONNX models needs the package onnx; get it with: pip install 'cnn-filter-warehouse[models]'"
-    ) from error
 
 # Numbers of fields in onnx.proto, and the wire types of protocol buffers (protobuf.dev/programming-guides/encoding).
 _MODEL_GRAPH = 7

@@ -10,18 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from warehouse.errors import SourceError, WarehouseError
+import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 by it
+from safetensors import safe_open
+
+from warehouse.errors import SourceError
 from warehouse.extraction.files import checksum
 from warehouse.extraction.mapping import Tensor, by_number, find_state, found_in
 from warehouse.extraction.model import Array, Found
-
-try:
-    import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 by it
-    from safetensors import safe_open
-except ModuleNotFoundError as error:  # pragma: no cover - the tests have it
-    raise WarehouseError(
-        "reading safetensors needs the package safetensors; get it with: pip install 'cnn-filter-warehouse[models]'"
-    ) from error
 
 _ORDER = "conv_depth is the order of the names, their numbers by value: the format keeps no other, and no graph"
 
