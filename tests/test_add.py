@@ -17,7 +17,7 @@ from tests.reference import orthogonality, randomness_threshold, variance_entrop
 from tests.test_changes import ask
 from tests.test_cli import call_main
 from tests.test_maintenance import contents
-from warehouse import changes, lake
+from warehouse import changes, lake, sqlfiles
 from warehouse.comparison import Comparison
 from warehouse.errors import LakeError, SourceError
 from warehouse.extraction import ExtractedModel
@@ -213,7 +213,8 @@ def test_the_commands_compare_add_and_remove(file: Path, target: Path, tmp_path:
     assert call_main("add", str(target), str(file), "--replace").status == 0
     assert call_main("remove", str(target), "mine.safetensors").status == 0
     assert ask(target, "select count(*) from models") == [(12,)]
-    assert ask(target, f"select filters = (select count(*) from filters) from ({CONTENTS})") == [(True,)]
+    held = sqlfiles.load_query("report", "contents").rstrip(";")
+    assert ask(target, f"select filters = (select count(*) from filters) from ({held})") == [(True,)]
     assert call_main("refit", str(target)).status == 0
 
 

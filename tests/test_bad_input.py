@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Make, str]] = {
     "ids with gaps": (with_ids("0:9", [10, 12]), "/meta, row 1: filter_ids lists ids with gaps or repeats"),
     "NaN weight": (
         with_weight(150, np.nan),
-        "/filters: filter 150 of layer_id 1, model_id 0, has a NaN or infinite weight; .* use --allow-nonfinite",
+        "/filters: filter 150 of layer_id 1, model_id 0, has a NaN or infinite weight, .* use --allow-nonfinite",
     ),
     "infinite weight": (with_weight(599, -np.inf), "/filters: filter 599 of layer_id 2, model_id 1, has a NaN or inf"),
     "beyond float32": (with_weight(0, 1e300), "/filters: filter 0 of layer_id 0, model_id 0, has a NaN or infinite"),

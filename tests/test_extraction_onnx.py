@@ -409,6 +409,13 @@ HOSTILE = {
     "a value made twice": (twice_made(), "two nodes make the value 'y'"),
     "a cycle": (cyclic(), "a cycle"),
     "a name used twice": (doubled_initializer(), "two initialisers are called 'w'"),
+    "one tensor over and over": (
+        onnx_model(
+            [helper.make_node("Conv", ["x", "w"], ["y" if i == 0 else f"y{i}"]) for i in range(200)],
+            {"w": weights(64, 64, 3, 3)},
+        ),
+        r"7,372,800 weights in \d+,\d+ bytes: the same ones over and over",
+    ),
     "NaN": (conv_model(NAN), "layer 'conv' has 1 NaN or infinite weights of 72"),
     "no 3x3": (conv_model(weights(4, 2, 5, 5)), r"no 3x3 convolution; its kernels are 5x5 \(8 filters\)"),
     "a shape that does not fit": (

@@ -317,6 +317,7 @@ def test_a_pickle_that_needs_classes_is_refused_with_the_alternative_and_not_run
 
 
 FLOATS = weights(18)
+MANY = weights(64, 64, 3, 3)
 
 
 def archive_of(tensor: bytes, content: bytes = raw(FLOATS), **settings: int) -> Callable[[Path], Path]:
@@ -371,6 +372,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a view repeated without end": (archive_of(tensor_of((1 << 40, 1, 3, 3), (0, 9, 3, 1))), "does not fit into"),
     "negative strides": (archive_of(tensor_of((2, 1, 3, 3), (-9, 9, 3, 1))), "no possible shape"),
     "a storage too short": (archive_of(tensor_of((2, 1, 3, 3), (9, 9, 3, 1)), raw(FLOATS)[:-4]), "its tensors need 72"),
+    "one storage over and over": (
+        lambda path: torch_archive(
+            path, state_pickle(dict.fromkeys([f"{i}.weight" for i in range(200)], pickled_tensor(MANY, "0"))),
+            {"0": raw(MANY)}),
+        r"7,372,800 weights in \d+,\d+ bytes: the same ones over and over"),
     "a compressed storage": (
         archive_of(tensor_of((2, 1, 3, 3), (9, 9, 3, 1)), compression=zipfile.ZIP_DEFLATED), "is compressed"),
     "a missing storage": (lambda path: torch_archive(path, state_pickle({"a": tensor_of((2,), (1,))}), {}), "missing"),
@@ -380,6 +386,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another zip": (lambda path: zipfile.ZipFile(path, "w").writestr("readme.txt", ""), "a zip archive of some"),
     "a huge safetensor": (
         lambda path: save_safetensors_header(path, header_of(a=f32(1 << 40, 1, 3, 3, end=72)), bytes(72)), "damaged"),
+    "a type that NumPy lacks": (
+        lambda path: save_safetensors_header(
+            path, header_of(a={"dtype": "F8_E4M3", "shape": (2, 1, 3, 3), "data_offsets": (0, 18)}), bytes(18)),
+        "'a' is of type F8_E4M3, which is not read"),
     "a truncated safetensor": (
         lambda path: save_safetensors_header(path, header_of(a=f32(2, 1, 3, 3, end=72)), bytes(40)), "damaged"),
     "a name twice in safetensors": (lambda path: save_safetensors_header(path, DUPLICATE, bytes(72)), "2 tensors are"),

@@ -419,14 +419,36 @@ def test_a_hostile_journal_removes_no_file_but_those_of_a_lake(sources: tuple[Pa
 def test_a_torn_or_damaged_end_of_the_journal_costs_only_what_it_noted(
     sources: tuple[Path, Path], states: dict[str, list[Any]], tmp_path: Path
 ) -> None:
-    for damage in (lambda noted: noted[:-7], lambda noted: noted[:-40] + bytes([noted[-40] ^ 1]) + noted[-39:]):
+    damages: list[tuple[int, Callable[[bytes], bytes]]] = [
+        (1, lambda noted: noted[:-7]),
+        (1, lambda noted: noted[:-40] + bytes([noted[-40] ^ 1]) + noted[-39:]),
+        # as a power cut leaves what had a size and no contents yet
+        (0, lambda noted: noted + bytes(4096)),
+        (1, lambda noted: noted[:-40] + bytes(40)),
+        (MODELS, lambda noted: bytes(len(noted))),
+    ]
+    for lost, damage in damages:
         target = tmp_path / "w"
         interrupt_at(sources[1], target, "warehouse.passes.extremes_in", 1)
         (target / JOURNAL).write_bytes(damage((target / JOURNAL).read_bytes()))
         with converted_segments() as converted:
             warehouse.ingest(sources[1], target, replace=True)
-        assert len(converted) == 1
+        assert len(converted) == lost
         assert state_of(target, states) == "new"
+
+
+def test_an_ingest_that_another_overtook_leaves_that_ones_warehouse_alone(
+    sources: tuple[Path, Path], states: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    target = tmp_path / "w"
+    # when the first has seen that nothing is there, and waits for the lock
+    with (
+        before_call("warehouse.ingest.make_folder", 1, lambda: warehouse.ingest(sources[1], target)),
+        pytest.raises(LakeError, match="is a warehouse already"),
+    ):
+        warehouse.ingest(sources[0], target)
+    assert state_of(target, states) == "new"
+    assert warehouse.verify(target).is_sound
 
 
 def test_a_file_that_was_lost_or_damaged_meanwhile_is_written_again(

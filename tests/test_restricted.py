@@ -12,6 +12,7 @@ import warehouse
 from tests.test_cli import call_main
 from warehouse.errors import QueryError
 from warehouse.restricted import RestrictedWarehouse
+from warehouse.sandbox import refused_functions, require_one_read
 
 CANARY = "the canary that no answer may hold"
 
@@ -108,6 +109,9 @@ ESCAPES = [
     "call json_execute_serialized_sql(json_serialize_sql('select 1'))",
     "from query('from json_execute_serialized_sql(json_serialize_sql(''select 1''))')",
     "from (with x as (from query('select 1')) from x)",
+    "from destroy_external_resource('query', 'select 1')",
+    "from Destroy_External_Resource('json_execute_serialized_sql', json_serialize_sql('select 1'))",
+    "from register_external_resource_type('t', 'range', 'range')",
     "with x as (copy (select 1) to '{own}' (format csv, use_tmp_file false)) select 1",
     "with x as (copy (select 1) to '{database}' (format csv, use_tmp_file false)) from x",
     "(with x as (copy (select 1) to '{own}' (format csv, use_tmp_file false)) select 1)",
@@ -222,6 +226,15 @@ def test_what_does_more_than_read_the_warehouse_is_refused(
     assert CANARY not in str(raised.value)
     assert "Stack" not in str(raised.value)
     assert (contents(sample_warehouse), contents(tmp_path)) == before
+
+
+def test_every_function_of_duckdb_that_is_not_known_to_read_is_refused_by_name() -> None:
+    with duckdb.connect() as con:
+        for name in refused_functions():
+            for query in (f"from {name}()", f"with a as (select 1 from main.{name.upper()}(1, x := 'y')) from a"):
+                with pytest.raises(QueryError, match=f"a call of {name}, which may do more"):
+                    require_one_read(con, query)
+    assert {"query", "json_execute_serialized_sql", "arrow_scan", "checkpoint"} <= refused_functions()
 
 
 def test_what_reads_the_warehouse_is_answered_as_ever(opened: RestrictedWarehouse, sample_warehouse: Path) -> None:

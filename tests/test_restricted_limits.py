@@ -23,6 +23,11 @@ TOO_MUCH = {
     "rows that never end": ("from range(1000000000000000000)", "more than 1,000,000 rows"),
     "one row too many": ("from range(1000001)", "more than 1,000,000 rows"),
     "columns of NULL": (f"select {'null, ' * 100} from range(1000000)", "larger than 64 MB"),
+    "structures of NULL": (
+        f"select struct_pack({', '.join(f'f{i} := null' for i in range(100))}) from range(1000000)",
+        "larger than 64 MB",
+    ),
+    "long lists of NULL": ("select list_resize([null], 100) from range(1000000)", "larger than 64 MB|memory"),
     "text": ("select repeat('x', 1000) from range(100000)", "larger than 64 MB"),
     "one text": ("select repeat('a', 10000000000)", "Out of Range"),
     "a text that doubles": ("with recursive t as (select 'a' as n union all select n || n from t) from t", "memory"),

@@ -1,7 +1,10 @@
 """Threads of this process apply the functions of stages: as many as asked for, more where they wait, in order."""
 
+import contextlib
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -38,3 +41,23 @@ def test_the_first_error_ends_all() -> None:
     with pytest.raises(ZeroDivisionError):
         list(LocalRunner(1).map(int, work, range(100)))
     assert len(begun) < 10
+
+
+def test_an_error_holds_nothing_open_once_it_is_handled() -> None:
+    class Resource:
+        pass
+
+    held: list[weakref.ref[Resource]] = []
+
+    def work(i: int) -> int:
+        resource = Resource()
+        held.append(weakref.ref(resource))
+        return 1 // (i - 3)
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ZeroDivisionError):
+            list(LocalRunner(2).map(int, work, range(10)))
+        assert {reference() for reference in held} == {None}
+    finally:
+        gc.enable()

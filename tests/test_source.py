@@ -238,6 +238,7 @@ def packed_text(path: Path) -> None:
 UNFIT = [
     (nothing, "no such file"),
     (Path.mkdir, "a folder"),
+    (os.mkfifo, "not a regular file"),
     (not_hdf5, "not an HDF5 file"),
     (packed_text, "not an HDF5 file"),
     (truncated, "truncated"),

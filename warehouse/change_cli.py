@@ -69,7 +69,8 @@ def remove(
     """Remove models from a warehouse; basis and range stay."""
     change = changes.remove(path, models)
     note(
-        f"{path}: removed {_counts(change)}, {change.seconds:.1f} s; free their files, once nobody reads them, with: warehouse vacuum {path}"
+        f"{path}: removed {_counts(change)}, {change.seconds:.1f} s; "
+        f"free their files, once nobody reads them, with: warehouse vacuum {path}"
     )
 
 

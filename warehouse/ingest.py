@@ -226,11 +226,13 @@ def _locked_target(
     with disk_errors(target):
         if target.exists() and not target.is_dir():
             raise LakeError(f"{target} is a file; name a folder for the warehouse")
-        is_new = not target.exists() or not any(target.iterdir())
-        if not is_new and not (target / DATABASE).exists() and not is_unfinished(target):
+        is_empty = not target.exists() or not any(target.iterdir())
+        if not is_empty and not (target / DATABASE).exists() and not is_unfinished(target):
             raise LakeError(f"{target} holds other files and is no warehouse; name a new folder")
         make_folder(target)
     with lock(target):
+        # another ingest may have had the lock until now
+        is_new = not any(path.name != LOCK for path in target.iterdir())
         work = _Work(Lake(target))
         try:
             if (target / DATABASE).exists() and not replace:
@@ -246,7 +248,7 @@ def _locked_target(
             kept = (target / JOURNAL).exists()
             if is_new and not kept and not work.lake.is_committed:
                 # what workers wrote and could not tell of; nothing else was here
-                for path in leftovers(target, ()):
+                for path in leftovers(target, committed_paths(target)):
                     path.unlink(missing_ok=True)
                 remove_empty_folders(target)
                 (target / LOCK).unlink(missing_ok=True)

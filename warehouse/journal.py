@@ -115,7 +115,8 @@ def _frames(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while len(head := file.read(_FRAME.size)) == _FRAME.size:
             length, checksum = _FRAME.unpack(head)
-            if length > size:
+            # of no length is what a power cut leaves as zeros, whose checksum is right
+            if not 0 < length <= size:
                 return
             content = file.read(length)
             if len(content) < length or zlib.crc32(content) != checksum:

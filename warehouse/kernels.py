@@ -41,18 +41,27 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return _compiled(function)
     cache = getattr(kernel, "_cache", None)
     if cache is not None:
-        cache.save_overload = _where_there_is_room(cache.save_overload)
+        _tolerate(cache)
     return kernel
 
 
-def _where_there_is_room(save: Callable[..., None]) -> Callable[..., None]:
-    """Numba's saving of a compiled function, for which a full disk is no reason not to run it."""
+def _tolerate(cache: Any) -> None:
+    """Have Numba's cache of a function do without: a full disk or a damaged file is no reason not to run it."""
+    load, save = cache.load_overload, cache.save_overload
 
-    def save_or_not(*compiled: object) -> None:
+    def load_if_sound(*wanted: Any) -> Any:
+        try:
+            return load(*wanted)
+        except Exception:  # unpickling promises no particular error
+            with contextlib.suppress(OSError):
+                cache.flush()
+            return None
+
+    def save_if_possible(*compiled: Any) -> None:
         with contextlib.suppress(OSError):
             save(*compiled)
 
-    return save_or_not
+    cache.load_overload, cache.save_overload = load_if_sound, save_if_possible
 
 
 def flat(block: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:

@@ -141,7 +141,8 @@ def _nonfinite(block: Run, weights: NDArray[np.float32]) -> str:
     owner = f"of layer_id {block.layer_id}, model_id {block.model_id},"
     return (
         f"/filters: filter {first} {'that no layer claims' if block.layer_id is None else owner} has a NaN or infinite "
-        "weight; repair the file, or use --allow-nonfinite to keep such layers with NULL statistics"
+        "weight, or one beyond float32 (3.4e38); repair the file, or use --allow-nonfinite to keep such layers with "
+        "NULL statistics"
     )
 
 

@@ -256,7 +256,7 @@ class RestrictedWarehouse:
             return f"the query took longer than {self.limits.seconds:g} s and was ended; ask for less"
         return (
             f"the query ended its process (status {status}): it may need more memory than "
-            f"{self.limits.memory_mb:,} MB, or nest too deeply; ask for less"
+            f"{self.limits.memory_mb:,} MB, nest too deeply, or meet an error of DuckDB; ask for less"
         )
 
     def _start(self) -> None:

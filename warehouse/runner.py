@@ -7,6 +7,7 @@ machines, and nothing else, is a runner's. Partial results come back in the orde
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -110,10 +111,11 @@ class LocalRunner:
         """Results of ``work``, as `Runner` says."""
         told = {"done": done} if done else {}
         with ThreadPoolExecutor(self._threads * (2 if waits else 1)) as pool:
-            futures = [pool.submit(work, *each, **told) for each in zip(*arguments, strict=True)]
+            futures = deque(pool.submit(work, *each, **told) for each in zip(*arguments, strict=True))
             try:
-                for future in futures:
-                    yield future.result()
+                while futures:
+                    # not kept: an error that knew this frame, and the frame it, would hold open what its own frames do
+                    yield futures.popleft().result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,8 +35,11 @@ BATCH_ROWS = 8_192
 """Rows between two looks at the limits of a result."""
 READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 """Parts of a parsed query that read; since DuckDB 2.0 a CTE may also insert, update, delete or copy to a file."""
-REFUSED_FUNCTIONS = {"query", "json_execute_serialized_sql", "enable_logging", "disable_logging"}
-"""The first two run a text, which may hold what is refused outside of it; by the others DuckDB 1.4 changes settings."""
+READING_FUNCTIONS = re.compile(
+    r"(duckdb|parquet|pragma|read)_\w+|generate_series|glob|icu_calendar_names|json_each|json_tree|pg_timezone_names|"
+    "query_table|range|repeat|repeat_row|sniff_csv|summary|test_all_types|test_vector_types|unnest|which_secret"
+)
+"""Table functions of DuckDB that do no more than read what they may; there are more with each of its versions."""
 LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF, PR_SET_NO_NEW_PRIVS = 444, 446, 38
 CHANGES = 0b1_1111_1111_0011
 """Landlock's rights to execute and write files, and to remove and make whatever a folder holds."""
@@ -58,6 +62,7 @@ def main(folder: str, limits: Limits) -> None:
     _refuse_changes()
     # what it takes to open one is no query's
     Warehouse(".").close()
+    refused_functions()
     idle = _address_space()
     _bound_process(limits, idle)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -162,6 +167,18 @@ def lock(connection: duckdb.DuckDBPyConnection, limits: Limits) -> None:
         connection.execute(f"set {setting} = {value}")
 
 
+@cache
+def refused_functions() -> frozenset[str]:
+    """Table functions of this DuckDB that may do more than read.
+
+    Some run a text, which may hold what is refused outside of it (``query``, ``json_execute_serialized_sql``, and since
+    DuckDB 2.0 ``destroy_external_resource``, which calls a function by its name); others change settings or files.
+    """
+    with duckdb.connect() as con:
+        found = con.execute("select function_name from duckdb_functions() where function_type = 'table'").fetchall()
+    return frozenset(name for (name,) in found if not READING_FUNCTIONS.fullmatch(name))
+
+
 def require_one_read(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Refuse whatever is not one statement that reads.
 
@@ -187,7 +204,7 @@ def require_one_read(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     if nodes - READING_NODES:
         found = ", ".join(sorted(node.split("_")[0] for node in nodes - READING_NODES))
         raise QueryError(f"{expected}, found within it: {found}")
-    refused = REFUSED_FUNCTIONS.intersection(map(str.lower, _FUNCTION.findall(parsed)))
+    refused = refused_functions().intersection(map(str.lower, _FUNCTION.findall(parsed)))
     if refused:
         raise QueryError(f"{expected}, found within it a call of {', '.join(sorted(refused))}, which may do more")
 
@@ -195,18 +212,31 @@ def require_one_read(connection: duckdb.DuckDBPyConnection, query: str) -> None:
 def _within(relation: duckdb.DuckDBPyRelation, limits: Limits) -> bytes:
     """Run a relation and give its rows as an Arrow stream, unless it has too many of them."""
     reader = record_batches(relation, BATCH_ROWS)
-    sink, rows = pa.BufferOutputStream(), 0
+    sink, rows, values = pa.BufferOutputStream(), 0, 0
     with pa.ipc.new_stream(sink, reader.schema) as stream:
         for batch in reader:
             rows += batch.num_rows
             if rows > limits.rows:
                 raise QueryError(f"the result has more than {limits.rows:,} rows; aggregate, or end with a limit")
             stream.write_batch(batch)
-            # a column of NULLs takes no byte in Arrow, but does where it is read
-            _require_size(max(sink.tell(), rows * len(reader.schema)), limits)
+            values += sum(map(_n_values, batch.columns))
+            # NULLs may take no byte in Arrow, but do where they are read
+            _require_size(max(sink.tell(), values), limits)
     # without rows there still are names and types
     _require_size(sink.tell(), limits)
     return bytes(sink.getvalue())
+
+
+def _n_values(array: pa.Array) -> int:
+    """Values of a column, those within its values included."""
+    kind = array.type
+    if pa.types.is_struct(kind) or pa.types.is_union(kind):
+        return len(array) + sum(_n_values(array.field(i)) for i in range(kind.num_fields))
+    if pa.types.is_map(kind):
+        return len(array) + _n_values(array.keys) + _n_values(array.items)
+    if pa.types.is_nested(kind):  # lists of all kinds
+        return len(array) + _n_values(array.flatten())
+    return len(array)
 
 
 def _require_size(taken: int, limits: Limits) -> None:

@@ -22,6 +22,7 @@ from warehouse.changes import Change
 from warehouse.connection import connect
 from warehouse.errors import LakeError, QueryError, duckdb_message
 from warehouse.extraction import ExtractedModel, extract
+from warehouse.legible import shortened
 
 if TYPE_CHECKING:
     from warehouse.comparison import Comparison
@@ -176,11 +177,13 @@ class Warehouse:
         ((converted, number),) = self.connection.execute(query, [plain]).fetchall()
         # casts of numbers with a fraction round
         if converted is None or (kind == "integer" and converted != number):
-            raise QueryError(f"{parameter.name} is {value!r}, expected {parameter.type}: {parameter.meaning}")
+            told = shortened(repr(value))
+            raise QueryError(f"{parameter.name} is {told}, expected {parameter.type}: {parameter.meaning}")
         if parameter.type == "column":
             columns = set(self.connection.sql("from layer_meta limit 0").columns)
             if converted not in columns:
-                raise QueryError(f"{parameter.name}: layer_meta has no column {value!r}{did_you_mean(value, columns)}")
+                hint = did_you_mean(value, columns)
+                raise QueryError(f"{parameter.name}: layer_meta has no column {shortened(repr(value))}{hint}")
         self.connection.execute(f"set variable {parameter.name} = $1", [converted])
 
     def scan(self, name: str) -> pl.LazyFrame:
@@ -267,7 +270,8 @@ class Warehouse:
 
 def did_you_mean(name: str, known: set[str]) -> str:
     """A suggestion for a mistyped name, and else the list of names."""
-    close = difflib.get_close_matches(name, known, n=1)
+    # names from Python may be anything
+    close = difflib.get_close_matches(str(name), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(sorted(known))}"
 
 

@@ -352,6 +352,9 @@ def is_packed(path: Path) -> bool:
     """Whether a file is packed by ``xz``."""
     if path.is_dir():
         raise SourceError("a folder; expected a dataset file (dataset.h5 or dataset.h5.xz)")
+    if path.exists() and not path.is_file():
+        # reading a pipe would wait for ever
+        raise SourceError("not a regular file; expected a dataset file (dataset.h5 or dataset.h5.xz)")
     with path.open("rb") as file:
         return file.read(len(xz.MAGIC)) == xz.MAGIC
 

@@ -6,6 +6,7 @@ Gets a path; hands on what the reader found. Whatever goes wrong in reading beco
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -33,6 +34,8 @@ _FOREIGN = (
 )
 _EXPECTED = "expected ONNX, safetensors, a PyTorch checkpoint, or Keras weights (.h5, .keras)"
 _PIECE = 1 << 20
+_MOST_PER_BYTE = 32
+"""Weights of all convolutions for each byte of a model's files: types of 4 bits, shared by 16 layers."""
 
 
 def read_file(path: Path) -> Found:
@@ -176,6 +179,29 @@ def _opener(
             yield named
 
     return opened
+
+
+def require_stored(shapes: Iterable[tuple[int, ...]], paths: Iterable[Path]) -> None:
+    """Refuse weights that repeat what is stored so often that a small file would fill a disk.
+
+    Parameters
+    ----------
+    shapes
+        Of the weights of all convolutions.
+    paths
+        The files that hold them.
+
+    Raises
+    ------
+    SourceError
+        There are more than `_MOST_PER_BYTE` weights for each byte.
+    """
+    n_weights, n_bytes = sum(map(math.prod, shapes)), sum(path.stat().st_size for path in paths)
+    if n_weights > _MOST_PER_BYTE * n_bytes:
+        raise SourceError(
+            f"its convolutions have {n_weights:,} weights in {n_bytes:,} bytes: the same ones over and over, "
+            "which is no trained model"
+        )
 
 
 def checksum(paths: Iterable[Path]) -> str:

@@ -19,7 +19,7 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto
 
 from warehouse.errors import SourceError
-from warehouse.extraction.files import checksum
+from warehouse.extraction.files import checksum, require_stored
 from warehouse.extraction.model import DEQUANTISED, Array, Found, Layer, Load, convolution_kind, out_channels_first
 from warehouse.extraction.onnx_constants import Computed, Constant, Scope, attributes, dequantise
 from warehouse.extraction.onnx_file import OnnxFile
@@ -109,14 +109,15 @@ def read(path: Path) -> Found:
                 continue
             layers.append(_layer(site, weights.shape, number=number, name=name, notes=notes))
         computed += [(name, "they depend on no input") for name in walk.constant]
-        external = file.external_files()
+        files = [path, *file.external_files()]
+        require_stored((layer.shape for layer in layers), files)
 
     notes = (f"{walk.n_in_subgraphs:,} convolutions in loops or conditions",) if walk.n_in_subgraphs else ()
     return Found(
         format="onnx",
         layers=layers,
         open=lambda: _open(path),
-        checksum=checksum([path, *external]),
+        checksum=checksum(files),
         producer=f"{model.producer_name} {model.producer_version}".strip() or None,
         op_set=_op_set(model),
         depth=len(set(depths) - {None}),

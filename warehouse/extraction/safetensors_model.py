@@ -20,6 +20,9 @@ from warehouse.extraction.model import Array, Found
 
 _ORDER = "conv_depth is the order of the names, their numbers by value: the format keeps no other, and no graph"
 
+_TOO_SHORT = ("F4", "F6_", "F8_")
+"""How the names begin of the types that NumPy does not have, not even with ml_dtypes under these names."""
+
 
 def read(path: Path) -> Found:
     """Find the convolutions of a safetensors file.
@@ -38,6 +41,9 @@ def read(path: Path) -> Found:
     # prefixes are stripped from the names, which the file does not know
     names = {id(tensor): name for name, tensor in described.items()}
     state, notes = find_state(described, lambda value: isinstance(value, SimpleNamespace))
+    for name, one in state.items():
+        if len(one.shape) == 4 and one.dtype.startswith(_TOO_SHORT):
+            raise SourceError(f"{name!r} is of type {one.dtype}, which is not read; save it as F16, BF16 or F32")
     tensors = [
         Tensor(name, one.shape, is_number=one.dtype[:1] in ("F", "B") and one.dtype != "BOOL")
         for name, one in state.items()

@@ -18,7 +18,7 @@ import numpy as np
 
 from warehouse.errors import SourceError
 from warehouse.extraction import torch_pickle
-from warehouse.extraction.files import checksum
+from warehouse.extraction.files import checksum, require_stored
 from warehouse.extraction.mapping import ORDER_NOTE, Tensor, find_state, found_in
 from warehouse.extraction.model import Array, Found
 from warehouse.extraction.torch_pickle import Storage, Stored
@@ -109,6 +109,7 @@ def _found(path: Path, described: Any, numbers: _Numbers) -> Found:
         Tensor(name, tensor.shape, is_number=_is_floating(tensor), quantised=tensor.scale is not None)
         for name, tensor in state.items()
     ]
+    require_stored((tensor.shape for tensor in tensors), [path])
 
     @contextmanager
     def open_() -> Iterator[Callable[[str], Array]]:
