@@ -45,7 +45,7 @@ TOO_MUCH = {
     "parentheses": (f"select {'(' * 100_000}1{')' * 100_000}", "memory|[Dd]ep"),
     "signs": (f"select {'- ' * 100_000}1", "memory|depth"),
     "subqueries": (f"{'from (' * 5_000}from models{')' * 5_000}", "memory|depth"),
-    "nested lists": (f"select {'[' * 500}1{']' * 500}", "memory|longer|nest|depth"),
+    "nested lists": (f"select {'[' * 500}1{']' * 500}", "memory|longer|nest|depth|Recursion level"),
     "nested structures": (f"select s from {'(select {a: s, b: s} as s from ' * 18}(select 1 as s){')' * 18}", "memory"),
     "dimensions": ("select classical_mds([3.0], 2147483647)", "memory"),
     "matrix": ("select eigh(range(50005000)::double[])", "memory"),

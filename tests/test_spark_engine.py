@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -304,6 +305,15 @@ def test_interpreter_that_workers_lack_is_told(session: SparkSession, monkeypatc
         explained(),
     ):
         in_workers(session, iter)
+
+
+def test_what_is_told_in_one_line_py4j_does_not_tell_in_pages(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("py4j.clientserver")
+    with engine._quiet():
+        logger.error("a connection was lost")
+    assert not caplog.records
+    logger.error("another, of somebody else's session")
+    assert len(caplog.records) == 1
 
 
 INTERRUPTED = """

@@ -200,7 +200,10 @@ def _quiet() -> Iterator[None]:
 
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         PySparkLogger.getLogger(name).setLevel(logging.CRITICAL)
-    # Py4J tells of a lost Java process, and of a call that Ctrl-C cut short, in everybody's name
+    # Py4J tells of a lost Java process, and of a call that Ctrl-C cut short, in its own name and in everybody's
+    py4j = logging.getLogger("py4j")
+    level = py4j.level
+    py4j.setLevel(logging.CRITICAL + 1)
     logging.root.addFilter(_is_not_py4j)
     try:
         with warnings.catch_warnings():
@@ -209,6 +212,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.root.removeFilter(_is_not_py4j)
+        py4j.setLevel(level)
 
 
 def _is_not_py4j(record: logging.LogRecord) -> bool:
