@@ -199,6 +199,7 @@ def test_the_commands_compare_add_and_remove(file: Path, target: Path, tmp_path:
     assert call_main("compare", str(file), str(target), "-o", str(page)).status == 0
     text = page.read_text(encoding="utf-8")
     assert text.count("<figure>") == 3
+    assert re.findall("<figcaption>(.*?):", text)[0] == "Drift by task, this model apart"
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", text)
     meta = tmp_path / "m.csv"
     meta.write_text("file,task,visual_category\nmine.safetensors,Segmentation,art\n")

@@ -55,6 +55,14 @@ def test_titles_say_axis_and_filter_and_notes_name_empty_groups(wh: warehouse.Wa
     assert prepared.query == f"from drift(task, keep := task <> '{tasks[0]}')"
 
 
+def test_titles_say_words_where_an_axis_has_them(wh: warehouse.Warehouse) -> None:
+    assert plots.prepare(wh, "model_map", {}).title == "Map of model: distances are like drift^0.5"
+    axis = "nullif(model_id, 3)"
+    prepared = plots.prepare(wh, "ridge", {"axis": axis}, {axis: "one model or another"})
+    assert prepared.title.startswith("Distributions of coefficients by one model or another ")
+    assert prepared.note.startswith("In no group, as one model or another is NULL: ")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "query"),
     [

@@ -32,11 +32,14 @@ LAYER_COLUMNS = (
 )
 """Columns of a layer that people are shown."""
 FIGURES = {
-    "drift_heatmap": "case when model_id = {model} then '(this model)' else task end",
-    "ridge": "case when model_id = {model} then '(this model)' else '(all others)' end",
-    "eigenimages": "case when model_id = {model} then '(this model)' else '(all others)' end",
+    "drift_heatmap": ("case when model_id = {model} then '(this model)' else task end", "task, this model apart"),
+    "ridge": ("case when model_id = {model} then '(this model)' else '(all others)' end", "this model and all others"),
+    "eigenimages": (
+        "case when model_id = {model} then '(this model)' else '(all others)' end",
+        "this model and all others",
+    ),
 }
-"""Figures of the page, and the axis of each."""
+"""Figures of the page; the axis of each, and what it is called."""
 
 
 def facts(about: dict[str, pl.DataFrame], comparison: Comparison, position: int) -> dict[str, Any]:
@@ -89,5 +92,6 @@ def _section(
         shown = about[name].select(LAYER_COLUMNS) if name == "layers" else about[name]
         yield table(shown, title) if not shown.is_empty() else element("p", "None.")
         yield sql_block(QUESTIONS[name].replace("$model", str(model_id)))
-    for name, axis in FIGURES.items():
-        yield from figure(comparison, name, {"axis": axis.format(model=model_id)})
+    for name, (pattern, words) in FIGURES.items():
+        axis = pattern.format(model=model_id)
+        yield from figure(comparison, name, {"axis": axis}, {axis: words})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 5
 """Empty groups that a note names."""
+EACH_MODEL = "concat_ws(' ', model_id, model)"
+"""The axis whose groups are models, by names that no two share."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ PLOTS = {
             "groups in the plane, close where the drift between them is small",
             "from drift_map({axis}{keep}{power})",
             "Map of {axis}: distances are like drift^{power:g}",
-            {"axis": "concat_ws(' ', model_id, model)", "keep": None, "power": 0.5},
+            {"axis": EACH_MODEL, "keep": None, "power": 0.5},
         ),
         Plot(
             "density",
@@ -191,7 +194,9 @@ PLOTS = {
 """All figures by name."""
 
 
-def prepare(warehouse: Warehouse, name: str, given: Mapping[str, Any]) -> Prepared:
+def prepare(
+    warehouse: Warehouse, name: str, given: Mapping[str, Any], words: Mapping[str, str] = MappingProxyType({})
+) -> Prepared:
     """Check the options of a figure and run its query.
 
     Parameters
@@ -202,6 +207,8 @@ def prepare(warehouse: Warehouse, name: str, given: Mapping[str, Any]) -> Prepar
         One of ``PLOTS``.
     given
         Options by name; an axis is one expression, or several.
+    words
+        What the texts call an axis, by its expression; by default that itself.
 
     Raises
     ------
@@ -220,9 +227,10 @@ def prepare(warehouse: Warehouse, name: str, given: Mapping[str, Any]) -> Prepar
     if len(axes) > 1 and isinstance(plot.defaults["axis"], str):
         raise QueryError(f"{name} takes one axis, not {len(axes)}: {', '.join(axes)}")
     axes = [check(warehouse, axis, "axis") for axis in axes]
+    called = [{EACH_MODEL: "model", **words}.get(axis, axis) for axis in axes]
     arguments = options | _arguments(options)
     short = [with_short_names(warehouse, axis) for axis in axes]
-    notes = [_note_of_axis(warehouse, *both, arguments["keep"]) for both in zip(axes, short, strict=True)]
+    notes = [_note_of_axis(warehouse, *each, arguments["keep"]) for each in zip(axes, short, called, strict=True)]
     named = [{"axis": axis, "name": text_literal(name)} for name, axis in zip(axes, short, strict=True)]
     query = "\nunion all\n".join(plot.query.format(**arguments | names) for names in named or [{}])
     found = rows(warehouse, query)
@@ -233,7 +241,7 @@ def prepare(warehouse: Warehouse, name: str, given: Mapping[str, Any]) -> Prepar
         plot,
         query,
         found,
-        _title(plot, options, axes),
+        _title(plot, options, called),
         " ".join(dict.fromkeys(note for note in notes if note)),
         {option: options[option] for option in plot.drawing},
     )
@@ -265,14 +273,16 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, str]:
     return arguments | {"where": f" where {options['keep']}" if options.get("keep") else ""}
 
 
-def _note_of_axis(warehouse: Warehouse, axis: str, short: str, keep: str) -> str:
+def _note_of_axis(warehouse: Warehouse, axis: str, short: str, called: str, keep: str) -> str:
     """Which groups are empty and how many layers are in none; an axis without groups or with too many is refused."""
     check_groups(warehouse, axis, axis + keep)
     unknown = "select count(*) filter (grp) as unknown, count(*) as layers"
     (layers,) = rows(warehouse, f"{unknown} from layer_groups(({axis}) is null{keep})").to_dicts()
     note = empty_note(rows(warehouse, f"from empty_groups({short}{keep})"))
     if layers["unknown"]:
-        note = f"In no group, as {axis} is NULL: {layers['unknown']:,} of {layers['layers']:,} layers. {note}".rstrip()
+        note = (
+            f"In no group, as {called} is NULL: {layers['unknown']:,} of {layers['layers']:,} layers. {note}".rstrip()
+        )
     return note
 
 

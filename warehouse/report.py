@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from string import Template
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -195,12 +196,14 @@ def _largest_drifts(warehouse: Warehouse, axis: str) -> Iterator[Html]:
         yield sql_block(query)
 
 
-def figure(warehouse: Warehouse, name: str, options: Mapping[str, object]) -> Iterator[Html]:
-    """A figure with its caption and its query, or why there is none."""
+def figure(
+    warehouse: Warehouse, name: str, options: Mapping[str, object], words: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Html]:
+    """A figure with its caption and its query, or why there is none; ``words`` are those of `plots.prepare`."""
     purpose = plots.find(name).purpose
     yield element("h3", name.replace("_", " ").capitalize())
     try:
-        prepared = plots.prepare(warehouse, name, options)
+        prepared = plots.prepare(warehouse, name, options, words)
         image = _image(prepared)
     except QueryError as error:
         yield element("p", f"Not drawn: {error}.", class_="refusal")
