@@ -56,7 +56,7 @@ def test_titles_say_axis_and_filter_and_notes_name_empty_groups(wh: warehouse.Wa
 
 
 def test_titles_say_words_where_an_axis_has_them(wh: warehouse.Warehouse) -> None:
-    assert plots.prepare(wh, "model_map", {}).title == "Map of model: distances are like drift^0.5"
+    assert plots.prepare(wh, "model_map", {}).title == "Map of models: distances are like drift^0.5"
     axis = "nullif(model_id, 3)"
     prepared = plots.prepare(wh, "ridge", {"axis": axis}, {axis: "one model or another"})
     assert prepared.title.startswith("Distributions of coefficients by one model or another ")

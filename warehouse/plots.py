@@ -227,7 +227,7 @@ def prepare(
     if len(axes) > 1 and isinstance(plot.defaults["axis"], str):
         raise QueryError(f"{name} takes one axis, not {len(axes)}: {', '.join(axes)}")
     axes = [check(warehouse, axis, "axis") for axis in axes]
-    called = [{EACH_MODEL: "model", **words}.get(axis, axis) for axis in axes]
+    called = [{EACH_MODEL: "models", **words}.get(axis, axis) for axis in axes]
     arguments = options | _arguments(options)
     short = [with_short_names(warehouse, axis) for axis in axes]
     notes = [_note_of_axis(warehouse, *each, arguments["keep"]) for each in zip(axes, short, called, strict=True)]
