@@ -308,6 +308,8 @@ def test_interpreter_that_workers_lack_is_told(session: SparkSession, monkeypatc
 
 
 def test_what_is_told_in_one_line_py4j_does_not_tell_in_pages(caplog: pytest.LogCaptureFixture) -> None:
+    # a session of this module may have quieted it already
+    caplog.set_level(logging.WARNING, logger="py4j")
     logger = logging.getLogger("py4j.clientserver")
     with engine._quiet():
         logger.error("a connection was lost")
