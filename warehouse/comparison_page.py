@@ -31,13 +31,11 @@ LAYER_COLUMNS = (
     *("is_random", "is_degenerate", "n_peers"),
 )
 """Columns of a layer that people are shown."""
+_BESIDE_OTHERS = "case when model_id = {model} then '(this model)' else '(all others)' end", "this model and all others"
 FIGURES = {
     "drift_heatmap": ("case when model_id = {model} then '(this model)' else task end", "task, this model apart"),
-    "ridge": ("case when model_id = {model} then '(this model)' else '(all others)' end", "this model and all others"),
-    "eigenimages": (
-        "case when model_id = {model} then '(this model)' else '(all others)' end",
-        "this model and all others",
-    ),
+    "ridge": _BESIDE_OTHERS,
+    "eigenimages": _BESIDE_OTHERS,
 }
 """Figures of the page; the axis of each, and what it is called."""
 

@@ -1,29 +1,26 @@
-"""Patience with a process of our own that answers questions: one that stays silent is ended.
-
-Beside the process's own clock, which stands still while somebody has it stopped, and is not yet set while it starts.
-"""
+"""Patience with what answers from elsewhere: after a time it is given up, and whoever waits is told so."""
 
 from __future__ import annotations
 
-import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SECONDS = 30
-"""For the start of a process, or beyond what its question may take by its own clock."""
+"""For the start of a process of our own, or beyond what its question may take by its own clock: that is not yet set
+while it starts, and stands still while somebody has it stopped."""
 
 
 @contextmanager
-def ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """End a process if the body takes longer.
+def limited(seconds: float, give_up: Callable[[], object]) -> Iterator[threading.Event]:
+    """Give up what the body waits for if it takes longer.
 
     Parameters
     ----------
-    process
-        For whose answer the body waits.
     seconds
-        Until it is killed.
+        Until then.
+    give_up
+        Ends what is waited for, in another thread.
 
     Yields
     ------
@@ -31,11 +28,11 @@ def ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[th
     """
     late = threading.Event()
 
-    def end() -> None:
+    def expire() -> None:
         late.set()
-        process.kill()
+        give_up()
 
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(seconds, expire)
     timer.daemon = True
     timer.start()
     try:

@@ -55,7 +55,7 @@ def require_survivable(path: Path, member: str | None = None) -> None:
                 _end()
                 _takes(_start(), question)
             assert _running is not None  # noqa: S101 - just started
-            with patience.ended_after(_running, SECONDS + patience.SECONDS) as late:
+            with patience.limited(SECONDS + patience.SECONDS, _running.kill) as late:
                 if _answers(_running):
                     return
                 status = _running.wait()
@@ -74,7 +74,7 @@ def _start() -> subprocess.Popen[bytes]:
         # of its own session, so that Ctrl-C reaches this process alone
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    with patience.ended_after(_running, patience.SECONDS):
+    with patience.limited(patience.SECONDS, _running.kill):
         if _answers(_running):
             return _running
         raise WarehouseError(

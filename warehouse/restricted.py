@@ -232,7 +232,7 @@ class RestrictedWarehouse:
         questions, answers = self._process.stdin, self._process.stdout
         assert questions is not None  # noqa: S101 - both are pipes
         assert answers is not None  # noqa: S101
-        with patience.ended_after(self._process, self.limits.seconds + patience.SECONDS) as late:
+        with patience.limited(self.limits.seconds + patience.SECONDS, self._process.kill) as late:
             try:
                 questions.write(request + b"\n")
                 questions.flush()

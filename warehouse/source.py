@@ -348,13 +348,18 @@ def open_source(
             return Source(described, *_find_filters(file, unpacked, described.allow_sources), resources)
 
 
+def require_file(path: Path, expected: str) -> None:
+    """Refuse what is no regular file: reading a pipe would wait for ever."""
+    if path.is_dir():
+        raise SourceError(f"a folder; {expected}")
+    if not path.is_file():
+        path.stat()  # an error of its own where there is nothing
+        raise SourceError(f"not a regular file; {expected}")
+
+
 def is_packed(path: Path) -> bool:
     """Whether a file is packed by ``xz``."""
-    if path.is_dir():
-        raise SourceError("a folder; expected a dataset file (dataset.h5 or dataset.h5.xz)")
-    if path.exists() and not path.is_file():
-        # reading a pipe would wait for ever
-        raise SourceError("not a regular file; expected a dataset file (dataset.h5 or dataset.h5.xz)")
+    require_file(path, "expected a dataset file (dataset.h5 or dataset.h5.xz)")
     with path.open("rb") as file:
         return file.read(len(xz.MAGIC)) == xz.MAGIC
 

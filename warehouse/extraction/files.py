@@ -18,7 +18,7 @@ import numpy as np
 from warehouse import hdf5
 from warehouse.errors import SourceError, WarehouseError
 from warehouse.extraction.model import Array, Found, Layer, Load
-from warehouse.source import naming
+from warehouse.source import naming, require_file
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
@@ -47,11 +47,7 @@ def read_file(path: Path) -> Found:
         It is not a model file, or it is damaged, or it would have to run code.
     """
     with reading(path):
-        if path.is_dir():
-            raise SourceError(f"a folder; {_EXPECTED}")
-        if not path.is_file():
-            path.stat()
-            raise SourceError(f"not a regular file; {_EXPECTED}")
+        require_file(path, _EXPECTED)
         found = _reader(path)(path)
         return replace(found, open=_opener(path, found.open))
 

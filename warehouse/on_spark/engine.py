@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from warehouse.errors import EngineError
 from warehouse.on_spark.failures import INSTALL, explained, reason
+from warehouse.patience import limited
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
@@ -313,23 +314,13 @@ def _require_worker(session: SparkSession, wait: str) -> None:
 @contextlib.contextmanager
 def _at_most(wait: str, give_up: Callable[[], object], complaint: str) -> Iterator[None]:
     """Give up what the context waits for after a time, with a complaint."""
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        give_up()
-
-    timer = threading.Timer(_seconds(wait), expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except Exception as error:
-        if expired.is_set():
-            raise EngineError(complaint) from error
-        raise
-    finally:
-        timer.cancel()
+    with limited(_seconds(wait), give_up) as late:
+        try:
+            yield
+        except Exception as error:
+            if late.is_set():
+                raise EngineError(complaint) from error
+            raise
 
 
 def _seconds(duration: str) -> float:
